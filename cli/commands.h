@@ -1,0 +1,12 @@
+// The subcommands. Each function adds its options to `app` and returns what to run once they are
+// parsed; the result is the exit code. Exceptions are turned into exit codes by
+// distributed::run_ranks in main.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <functional>
+
+namespace cohort::cli {
+
+using Run = std::function<int()>;
+
+}  // namespace cohort::cli

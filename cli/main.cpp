@@ -1,0 +1,5 @@
+#include "cli/commands.h"
+int main(int argc, char** argv) {
+  CLI::App app{"Cohort"};
+  CLI11_PARSE(app, argc, argv);
+}

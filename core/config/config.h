@@ -1,0 +1,168 @@
+// Every setting of a run, as plain structs with defaults. The YAML file has the same sections and
+// keys; the one parser is core/config/parse.h. A component receives its own section only.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace cohort::core {
+
+struct RunConfig {
+  std::string dir = "runs/default";  ///< Everything a run writes goes here.
+  uint64_t seed = 1;                 ///< Of weights and data order.
+  std::string device =
+      "auto";  ///< auto | cpu | cuda. auto: cuda when this binary and machine have it, else cpu.
+  double timeout_s =
+      600;  ///< A collective that takes longer is named and the job is ended. 0: wait for ever.
+};
+
+struct MeshConfig {
+  int dp = 0;  ///< Data-parallel ranks; 0 ("auto" in YAML) = world / pp.
+  int ep =
+      1;  ///< Ranks over which the experts of a layer are spread; divides dp and n_routed_experts.
+  int pp = 1;  ///< Pipeline stages. Only 1 so far: anything else is refused.
+};
+
+/// YaRN (arXiv:2309.00071) as the Hugging Face config spells it (`rope_parameters` or the older
+/// `rope_scaling`).
+struct RopeConfig {
+  std::string rope_type = "default";  ///< default | yarn
+  double rope_theta = 10000.0;
+  double factor = 1.0;
+  int64_t original_max_position_embeddings = 0;
+  double beta_fast = 32.0;
+  double beta_slow = 1.0;
+  double mscale = 0.0;          ///< 0: not given.
+  double mscale_all_dim = 0.0;  ///< 0: not given.
+};
+
+/// Field names and meanings are those of the Hugging Face config.json of DeepseekV3ForCausalLM
+/// (Qwen ones for GQA models).
+struct ModelConfig {
+  std::string model_type =
+      "deepseek_v3";  ///< deepseek_v3 | qwen2 | qwen3 | qwen3_moe (what config.json says)
+  int64_t vocab_size = 4096;
+  int64_t hidden_size = 256;
+  int64_t intermediate_size = 704;      ///< Of the dense layers' SwiGLU.
+  int64_t moe_intermediate_size = 176;  ///< Of one routed expert.
+  int64_t num_hidden_layers = 6;
+  int64_t num_attention_heads = 4;
+  int64_t num_key_value_heads = 4;  ///< GQA only; MLA has as many as there are heads.
+  int64_t head_dim = 0;             ///< GQA only; 0 = hidden_size / num_attention_heads.
+  int64_t n_shared_experts = 1;
+  int64_t n_routed_experts = 16;  ///< 0: a dense model.
+  int64_t num_experts_per_tok = 4;
+  int64_t n_group = 1;
+  int64_t topk_group = 1;
+  bool norm_topk_prob = true;
+  double routed_scaling_factor = 1.0;
+  std::string scoring_func = "sigmoid";  ///< sigmoid (with selection bias) | softmax
+  int64_t first_k_dense_replace = 1;     ///< Layers before this one are dense.
+  int64_t decoder_sparse_step = 1;  ///< Qwen3-MoE: a layer is sparse when (index + 1) % step == 0.
+  int64_t q_lora_rank = 0;          ///< 0 (null in YAML): queries are projected directly.
+  int64_t kv_lora_rank = 64;        ///< 0: GQA attention instead of MLA.
+  int64_t qk_nope_head_dim = 48;
+  int64_t qk_rope_head_dim = 16;
+  int64_t v_head_dim = 64;
+  int64_t max_position_embeddings = 1024;
+  bool rope_interleave =
+      true;  ///< DeepSeek's layout: pairs (2i, 2i+1) rotate. false: halves rotate (Qwen, Llama).
+  RopeConfig rope;
+  double rms_norm_eps = 1e-6;
+  bool attention_bias = false;  ///< Qwen2: true (bias on q, k, v).
+  bool qk_norm = false;         ///< Qwen3: RMSNorm on each head of q and k.
+  bool tie_word_embeddings = false;
+  int64_t num_nextn_predict_layers = 0;  ///< Depth of multi-token prediction.
+  double initializer_range = 0.02;
+  int64_t bos_token_id = 0;
+  int64_t eos_token_id = 1;
+  std::string hidden_act = "silu";
+
+  bool uses_mla() const { return kv_lora_rank > 0; }
+  /// Whether decoder layer `layer_idx` (0-based) holds routed experts.
+  bool is_moe_layer(int64_t layer_idx) const {
+    return n_routed_experts > 0 && layer_idx >= first_k_dense_replace &&
+           (layer_idx + 1) % decoder_sparse_step == 0;
+  }
+};
+
+struct RouterConfig {
+  double bias_update_speed = 0.001;  ///< gamma of the loss-free balance; 0 turns it off.
+  double sequence_loss_alpha =
+      0.0001;  ///< alpha of the sequence-wise auxiliary loss; 0 turns it off.
+};
+
+struct DataSource {
+  std::string path;     ///< Prefix of a .bin/.idx pair made by `cohort data prepare` (PREFIX,
+                        ///< PREFIX.bin or PREFIX.idx).
+  double weight = 1.0;  ///< Share of samples, normalised over the sources.
+};
+
+struct DataConfig {
+  std::vector<DataSource> train;
+  std::string validation;  ///< Prefix of the held-out pair; empty: no validation.
+  std::string tokenizer;   ///< tokenizer.json to carry into checkpoints; empty: the one recorded
+                           ///< beside the first source, if any.
+  int64_t seq_len = 256;   ///< Tokens a model input row.
+};
+
+struct TrainConfig {
+  int64_t steps = 1000;
+  int64_t global_batch = 64;       ///< Sequences a step, over all ranks.
+  int64_t micro_batch = 8;         ///< Sequences a forward pass on one rank.
+  std::string precision = "fp32";  ///< fp32 | bf16 (fp32 masters) | fp64 (for proofs)
+  std::string recompute =
+      "none";  ///< none | layer: keep each layer's input only and run it again in backward.
+  double mtp_loss_weight = 0.3;  ///< lambda of the multi-token-prediction loss.
+  int64_t max_skipped_in_a_row =
+      10;  ///< Steps with a non-finite gradient are skipped; so many in a row end the run.
+};
+
+struct OptimizerConfig {
+  std::string name = "adamw";  ///< adamw | muon (matrices by Muon, the rest by AdamW)
+  double lr = 1e-3;            ///< Peak learning rate.
+  std::array<double, 2> betas{0.9, 0.95};
+  double eps = 1e-8;
+  double weight_decay = 0.1;
+  bool decay_vectors = false;  ///< Whether 1-D parameters (norms, biases) decay too.
+  double clip = 1.0;           ///< Global gradient norm; 0 turns clipping off.
+  double momentum = 0.95;      ///< Muon's.
+  double bucket_mb = 32;       ///< Gradients travel in buckets of about this many MiB.
+};
+
+struct ScheduleConfig {
+  std::string name = "warmup_cosine";  ///< warmup_cosine | warmup_linear | warmup_constant
+  int64_t warmup_steps = 50;
+  double min_lr_ratio = 0.1;  ///< The last step's learning rate over the peak.
+  int64_t total_steps = 0;    ///< Steps the schedule is laid out for; 0 = train.steps.
+};
+
+struct CheckpointConfig {
+  int64_t save_every = 100;  ///< Steps; 0: only at the end.
+  int64_t keep = 3;          ///< Newest good checkpoints kept; 0: all.
+  bool async = true;         ///< Training goes on while a checkpoint is written.
+};
+
+struct LogConfig {
+  int64_t every = 1;             ///< Steps a line of metrics.jsonl.
+  int64_t validate_every = 100;  ///< Steps; 0: only at the end. Needs data.validation.
+  int64_t validate_batches = 0;  ///< Global batches a validation; 0: the whole held-out set.
+  int64_t samples_every = 10;    ///< RL: steps between lines of samples.jsonl.
+};
+
+struct Config {
+  RunConfig run;
+  MeshConfig mesh;
+  ModelConfig model;
+  RouterConfig router;
+  DataConfig data;
+  TrainConfig train;
+  OptimizerConfig optimizer;
+  ScheduleConfig schedule;
+  CheckpointConfig checkpoint;
+  LogConfig log;
+};
+
+}  // namespace cohort::core

@@ -1,0 +1,95 @@
+// Checkpoints: a folder of safetensors shards and one manifest.json (global name, shape, dtype,
+// shard slices, xxh3 of each slice). Written under a temporary name, fsynced, renamed. Loads onto
+// any mesh, because a slice is found by its global name.
+//
+//   RUN_DIR/checkpoints/step-00000040/
+//     manifest.json                                what is where; state (step, seed, data position,
+//     ...) model-00001-of-00004.safetensors             full tensors under Hugging Face's names
+//     model.safetensors.index.json, config.json    so that other tools can open the folder as a
+//     model optimizer-00001-of-00004.safetensors         flat slices of masters and moments
+#pragma once
+#include "core/nn/parameter.h"
+#include "distributed/mesh.h"
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace cohort::distributed {
+
+/// What one rank gives to a checkpoint. Tensors are copied when a save starts.
+struct CheckpointSlice {
+  std::string name;            ///< Global name; optimizer state is "<parameter>#exp_avg" and so on.
+  std::vector<int64_t> shape;  ///< Global shape.
+  int64_t begin, end;  ///< Elements of the flattened global tensor; a whole tensor: 0, numel.
+  at::Tensor data;     ///< 1-D or any shape with end - begin elements, CPU.
+};
+
+struct CheckpointContent {
+  std::vector<CheckpointSlice> model;      ///< Whole tensors, each given by exactly one rank.
+  std::vector<CheckpointSlice> optimizer;  ///< Slices that together cover each tensor once.
+  nlohmann::json state;                    ///< Rank 0's is kept.
+  std::vector<std::pair<std::string, std::string>>
+      files;  ///< Small text files (name, content) from rank 0: config.json, tokenizer.json.
+};
+
+/// Writes checkpoints of a run, one at a time. All calls are collective over mesh.world.
+class CheckpointWriter {
+ public:
+  /// keep: newest good ones left on disk (0 = all). The folder is made when missing; half-written
+  /// ones of a dead run are removed.
+  CheckpointWriter(std::string folder, const Mesh& mesh, int64_t keep, bool async);
+  ~CheckpointWriter();
+
+  /// Starts a save (waits for one under way first). With async, returns once the tensors are
+  /// copied. A save that fails on any rank (a full disk) leaves no trace but a logged error that
+  /// names the reason; older checkpoints stay and training goes on.
+  void save(int64_t step, CheckpointContent content);
+  /// To be called once a step: commits a save that all ranks have finished.
+  void poll();
+  /// Waits for the save under way. Returns whether the last save succeeded.
+  bool finish();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// Read side; not collective.
+class CheckpointReader {
+ public:
+  /// Throws InputError when the manifest is missing or malformed, or a shard is missing or has
+  /// another size than recorded.
+  explicit CheckpointReader(const std::string& folder);
+  ~CheckpointReader();
+  CheckpointReader(CheckpointReader&&) noexcept;
+
+  const nlohmann::json& state() const;
+  std::vector<std::string> names() const;
+  bool has(const std::string& name) const;
+  std::vector<int64_t> shape(const std::string& name) const;
+  /// Elements [begin, end) of the flattened tensor, from whichever shards hold them, checked
+  /// against their xxh3, as `dtype`.
+  at::Tensor elements(const std::string& name,
+                      int64_t begin,
+                      int64_t end,
+                      at::ScalarType dtype) const;
+  at::Tensor tensor(const std::string& name) const;
+  /// Reads every byte. Returns one line for each fault found (which file, which tensor); empty when
+  /// all is well.
+  std::vector<std::string> verify() const;
+  nlohmann::json manifest() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// The newest checkpoint under `folder` that verifies in full, or nullopt when there is none at
+/// all. Logs a warning for each newer one passed over, naming the fault. Throws InputError when
+/// there are checkpoints and none verifies. Rank 0 looks; all ranks get its answer. Collective.
+std::optional<std::string> newest_good_checkpoint(const std::string& folder, const Mesh& mesh);
+
+}  // namespace cohort::distributed
