@@ -1,5 +1,5 @@
-// The subcommands. Each function adds its options to `app` and returns what to run once they are
-// parsed; the result is the exit code. Exceptions are turned into exit codes by
+// The subcommands, one file each. A function adds its options to `app` and returns what to run once
+// they are parsed; the result is the exit code. Exceptions are turned into exit codes by
 // distributed::run_ranks in main.
 #pragma once
 #include <CLI/CLI.hpp>
@@ -8,5 +8,11 @@
 namespace cohort::cli {
 
 using Run = std::function<int()>;
+
+Run add_pretrain(CLI::App& app);
+Run add_data(CLI::App& app);
+Run add_tokenizer(CLI::App& app);
+Run add_inspect(CLI::App& app);
+Run add_report(CLI::App& app);
 
 }  // namespace cohort::cli

@@ -18,7 +18,9 @@ endif()
 message(STATUS "LibTorch: ${_torch}")
 
 add_library(cohort_torch INTERFACE)
-target_include_directories(cohort_torch SYSTEM INTERFACE "${_torch}/include" "${_torch}/include/torch/csrc/api/include")
+# After the system's folders: the wheel carries other versions of fmt and nlohmann-json.
+target_compile_options(cohort_torch INTERFACE
+  "SHELL:-idirafter ${_torch}/include" "SHELL:-idirafter ${_torch}/include/torch/csrc/api/include")
 target_link_libraries(cohort_torch INTERFACE "${_torch}/lib/libtorch_cpu.so" "${_torch}/lib/libc10.so")
 target_link_options(cohort_torch INTERFACE
   "-Wl,--no-as-needed" "-Wl,-rpath,${_torch}/lib" "-Wl,-rpath-link,${_torch}/lib" "-Wl,-rpath-link,${_torch}/../nvidia/cu13/lib")
