@@ -81,8 +81,10 @@ class PretrainRun {
           pretrain_loss(micro_batches, config_.model, config_.router, config_.train, mesh_);
       const StepReport report =
           train_step(model_, optimizer_, mesh_, micro_batches, loss, options);
+      // A save has the time of one step to be written. To log this step before it is committed would
+      // let a crash cost more than save_every steps.
+      writer_.finish();
       finish_step(report, options.lr, start);
-      writer_.poll();
       stopped = anyone_wants_to_stop();
       const auto every = config_.checkpoint.save_every;
       if (stopped || step == config_.train.steps || (every > 0 && step % every == 0)) save();
