@@ -1,10 +1,10 @@
 // Token rows to their experts (gather) and home again (weighted sum).
 //
-// Algorithm: a block of 128 threads takes one row and walks it in 16-byte pieces, so that every access
-// of a warp is 512 contiguous bytes. gather moves 2 x rows x D elements; combine reads K rows and
-// writes one, adding in fp32 registers in the order of k: no atomics, so the result is the same each
-// time. Both are bound by memory: FLOPs (2 T K D) are a few per cent of what the bytes allow.
-// Launch: grid = rows, block = 128; registers hold one piece, no shared memory.
+// Algorithm: a block of 128 threads takes one row and walks it in 16-byte pieces, so that every
+// access of a warp is 512 contiguous bytes. gather moves 2 x rows x D elements; combine reads K
+// rows and writes one, adding in fp32 registers in the order of k: no atomics, so the result is the
+// same each time. Both are bound by memory: FLOPs (2 T K D) are a few per cent of what the bytes
+// allow. Launch: grid = rows, block = 128; registers hold one piece, no shared memory.
 #include "kernels/cuda/dispatch.cuh"
 
 namespace cohort::kernels::cuda {
@@ -20,13 +20,15 @@ template <>
 struct Piece<float> {
   static constexpr int kSize = 4;
   float value[kSize];
-  __device__ explicit Piece(const uint4& raw)
-      : value{__uint_as_float(raw.x),
-              __uint_as_float(raw.y),
-              __uint_as_float(raw.z),
-              __uint_as_float(raw.w)} {}
+  __device__ explicit Piece(const uint4& raw) {
+    value[0] = __uint_as_float(raw.x);
+    value[1] = __uint_as_float(raw.y);
+    value[2] = __uint_as_float(raw.z);
+    value[3] = __uint_as_float(raw.w);
+  }
   __device__ static uint4 pack(const float* v) {
-    return {__float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]), __float_as_uint(v[3])};
+    return {
+        __float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]), __float_as_uint(v[3])};
   }
 };
 
@@ -96,7 +98,11 @@ void gather_rows(const Row* in,
                  cudaStream_t stream) {
   if (num_rows == 0) return;
   gather_kernel<<<static_cast<unsigned>(num_rows), kThreads, 0, stream>>>(
-      reinterpret_cast<const uint4*>(in), index, divisor, pieces_of<Row>(D), reinterpret_cast<uint4*>(out));
+      reinterpret_cast<const uint4*>(in),
+      index,
+      divisor,
+      pieces_of<Row>(D),
+      reinterpret_cast<uint4*>(out));
 }
 
 template <class Row>
@@ -109,13 +115,19 @@ void combine_rows(const Row* rows,
                   Row* out,
                   cudaStream_t stream) {
   if (T == 0) return;
-  combine_kernel<Row><<<static_cast<unsigned>(T), kThreads, 0, stream>>>(
-      reinterpret_cast<const uint4*>(rows), place_of, gate, K, pieces_of<Row>(D), reinterpret_cast<uint4*>(out));
+  combine_kernel<Row>
+      <<<static_cast<unsigned>(T), kThreads, 0, stream>>>(reinterpret_cast<const uint4*>(rows),
+                                                          place_of,
+                                                          gate,
+                                                          K,
+                                                          pieces_of<Row>(D),
+                                                          reinterpret_cast<uint4*>(out));
 }
 
-#define COHORT_INSTANTIATE(Row)                                                                          \
-  template void gather_rows(const Row*, const int64_t*, int64_t, int64_t, int64_t, Row*, cudaStream_t);  \
-  template void combine_rows(                                                                            \
+#define COHORT_INSTANTIATE(Row)                                                   \
+  template void gather_rows(                                                      \
+      const Row*, const int64_t*, int64_t, int64_t, int64_t, Row*, cudaStream_t); \
+  template void combine_rows(                                                     \
       const Row*, const int64_t*, const float*, int64_t, int64_t, int64_t, Row*, cudaStream_t);
 COHORT_INSTANTIATE(float)
 COHORT_INSTANTIATE(__nv_bfloat16)
