@@ -88,7 +88,7 @@ std::string train_tokenizer(const PrepareArguments& arguments) {
       !why, "{}: the folder cannot be made: {}", arguments.options.out, why.message());
   const std::string path = (fs::path(arguments.options.out) / "tokenizer.json").string();
   trained.save(path);
-  spdlog::info("{}: {} tokens", path, trained.vocab_size());
+  fmt::print("{}: {} tokens\n", path, trained.vocab_size());
   return path;
 }
 
