@@ -7,6 +7,7 @@
 #include <fstream>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "core/base/error.h"
 #include "core/metrics/curve.h"
@@ -118,17 +119,20 @@ class Scalars {
     const auto step = finite(line, "step");
     if (!step) return;
     step_ = static_cast<int64_t>(*step);
+    std::string not_finite;
     for (const auto& [key, value] : line.items()) {
       if (key == "step") continue;
       const auto number = finite(line, key.c_str());
       if (number) curves_.try_emplace(key, kBinsOfACurve).first->second.add(step_, *number);
-      if (value.is_null()) note("not finite", key);
+      if (value.is_null()) not_finite += (not_finite.empty() ? "not finite: " : ", ") + key;
     }
-    if (const auto v = finite(line, "loss")) figures_["loss"] = *v;
-    for (const char* key : {"tokens", "wall_seconds"})
+    for (const char* key : {"loss", "lm_loss", "tokens", "wall_seconds"})
       if (const auto v = finite(line, key)) figures_[key] = *v;
     if (const auto v = finite(line, "tokens_per_second")) rates_.push_back(static_cast<float>(*v));
-    if (const auto v = finite(line, "skipped_steps")) add_skipped(*v);
+    const double skipped = finite(line, "skipped_steps").value_or(0);
+    const bool one_more = skipped > figures_.value("skipped_steps", 0.0);
+    if (line.contains("skipped_steps")) figures_["skipped_steps"] = skipped;
+    if (one_more || !not_finite.empty()) note(one_more ? "skipped" : "logged", not_finite);
     if (const auto v = finite(line, "max_vio")) add_recent(*v);
     add_validation(line);
   }
@@ -167,12 +171,6 @@ class Scalars {
       ++left_out_;
   }
 
-  void add_skipped(double total) {
-    const double before = figures_.value("skipped_steps", 0.0);
-    if (total > before) note("step skipped", fmt::format("{:.0f} skipped so far", total));
-    figures_["skipped_steps"] = total;
-  }
-
   void add_recent(double max_vio) {
     max_vio_.push_back(max_vio);
     if (max_vio_.size() > kRecentSteps) max_vio_.pop_front();
@@ -200,14 +198,19 @@ class Scalars {
 
 /// Of a run's own notes and of what its numbers show, in the order of steps.
 ordered_json gather_events(const fs::path& dir, const Scalars& scalars, int64_t broken_lines) {
-  std::vector<ordered_json> events = scalars.events();
+  std::vector<ordered_json> events;
   int64_t left_out = scalars.events_left_out();
+  std::set<int64_t> told;  // a skipped step with a note of its own needs no second line
   each_line(dir / "events.jsonl", [&](const ordered_json& event) {
-    if (events.size() < 2 * kEvents)
+    if (event.value("event", ordered_json()) == "skipped")
+      told.insert(static_cast<int64_t>(finite(event, "step").value_or(-1)));
+    if (events.size() < kEvents)
       events.push_back(event);
     else
       ++left_out;
   });
+  for (const ordered_json& event : scalars.events())
+    if (!told.contains(event["step"].get<int64_t>())) events.push_back(event);
   std::stable_sort(events.begin(), events.end(), [](const ordered_json& a, const ordered_json& b) {
     return finite(a, "step").value_or(0) < finite(b, "step").value_or(0);
   });

@@ -9,9 +9,9 @@ namespace cohort::core {
 ///
 ///   name, dir, written        texts; `written` is the present time
 ///   figures                   numbers of the header; only those that are known:
-///                             step, total_steps, loss, val_loss, val_loss_step, val_bits_per_byte,
-///                             gzip_bits_per_byte, tokens, tokens_per_second, wall_seconds,
-///                             skipped_steps, max_vio
+///                             step, total_steps, loss, lm_loss, val_loss, val_loss_step,
+///                             val_bits_per_byte, gzip_bits_per_byte, tokens, tokens_per_second,
+///                             wall_seconds, skipped_steps, max_vio
 ///   curves                    {key: Curve::json()} of every numeric key of metrics.jsonl
 ///   loads                     LoadHistory::json()
 ///   events                    [{step, event, text, time}], in the order of steps

@@ -10,15 +10,16 @@ const run = JSON.parse(document.getElementById('run').textContent);
 const $ = id => document.getElementById(id);
 
 // What is drawn, in this order. A chart claims the keys of metrics.jsonl it names ('reward/*': all that
-// begin so) and is left out when the run has none of them; a key nobody claims gets a small chart under
-// "Other metrics". scale: 'log' or 'linear'; zero: the axis starts at 0; rule: a figure drawn as a line.
+// begin so; 'lm_loss|loss': the first the run has) and is left out when the run has none of them; a key
+// nobody claims gets a small chart under "Other metrics". scale: 'log' or 'linear' to begin with; zero:
+// the axis starts at 0; exact: neither smoothed nor banded; rule: a figure drawn as a line.
 const CHARTS = [
-  {title: 'Loss', unit: 'nats a token', size: 'wide', keys: ['loss', 'val_loss'],
-   names: {loss: 'training', val_loss: 'validation'}},
+  {title: 'Loss', unit: 'nats a token, next token', size: 'wide', scale: 'log', keys: ['lm_loss|loss', 'val_loss'],
+   names: {lm_loss: 'training', loss: 'training', val_loss: 'validation'}},
   {title: 'Bits per byte', unit: 'held-out text, less is better', keys: ['val_bits_per_byte'],
    names: {val_bits_per_byte: 'model'}, rule: {figure: 'gzip_bits_per_byte', name: 'gzip -9'}},
-  {title: 'Loss terms', unit: 'nats a token', keys: ['lm_loss', 'mtp_loss'],
-   names: {lm_loss: 'next token', mtp_loss: 'multi-token prediction'}},
+  {title: 'Training objective', unit: 'nats a token', scale: 'log', keys: ['loss', 'mtp_loss'],
+   names: {loss: 'all terms', mtp_loss: 'multi-token'}},
   {title: 'Throughput', unit: 'tokens a second', keys: ['tokens_per_second'], zero: true},
   {title: 'Gradient norm', unit: 'before clipping', keys: ['grad_norm'], scale: 'log'},
   {title: 'Learning rate', keys: ['lr'], size: 'third', zero: true, exact: true},
@@ -38,10 +39,10 @@ function short(v) {
 const trim = text => text.includes('.') ? text.replace(/\.?0+$/, '') : text;
 function duration(s) {
   s = Math.round(s);
-  if (s < 60) return s + ' s';
-  if (s < 3600) return Math.floor(s / 60) + ' min ' + (s % 60) + ' s';
-  if (s < 86400) return Math.floor(s / 3600) + ' h ' + Math.floor(s / 60 % 60) + ' min';
-  return Math.floor(s / 86400) + ' d ' + Math.floor(s / 3600 % 24) + ' h';
+  if (s < 60) return s + 's';
+  if (s < 3600) return Math.floor(s / 60) + 'm ' + (s % 60) + 's';
+  if (s < 86400) return Math.floor(s / 3600) + 'h ' + Math.floor(s / 60 % 60) + 'm';
+  return Math.floor(s / 86400) + 'd ' + Math.floor(s / 3600 % 24) + 'h';
 }
 function bytes(n) {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
@@ -61,15 +62,19 @@ const color = i => 'var(--c' + i % 6 + ')';
 const clamp = (v, lo, hi) => Math.min(hi, Math.max(lo, v));
 
 // ---------------------------------------------------------------- series
-// A centred moving average over `half` points each way; at the start the window stays symmetric, so
-// that the first steep descent is not flattened.
+// A centred moving average over `half` points each way, taken twice, which weighs the points as a
+// triangle does; at the start the window stays symmetric, so that the first steep descent is not
+// flattened.
 function smoothed(y, half) {
-  const sums = [0];
-  for (const v of y) sums.push(sums[sums.length - 1] + v);
-  return y.map((_, i) => {
-    const a = i - Math.min(half, i), b = Math.min(y.length - 1, i + Math.min(half, Math.max(i, 0)));
-    return (sums[b + 1] - sums[a]) / (b + 1 - a);
-  });
+  const once = values => {
+    const sums = [0];
+    for (const v of values) sums.push(sums[sums.length - 1] + v);
+    return values.map((_, i) => {
+      const a = Math.max(0, i - half), b = Math.min(values.length - 1, i + Math.min(half, i));
+      return (sums[b + 1] - sums[a]) / (b + 1 - a);
+    });
+  };
+  return once(once(y));
 }
 // Index of the value nearest to `step`.
 function nearest(x, step) {
@@ -89,7 +94,7 @@ function linearTicks(lo, hi, count) {
 }
 function logTicks(lo, hi, count) {
   const decades = Math.log10(hi / lo);
-  const multiples = decades > count ? [1] : decades > 1.3 ? [1, 3] : [1, 2, 3, 5, 7];
+  const multiples = decades > count ? [1] : decades > 1.3 ? [1, 3] : count > 5 && decades < 1 ? [1, 2, 3, 4, 5, 6, 7, 8, 9] : [1, 2, 3, 5, 7];
   const stride = Math.max(1, Math.ceil(decades / count));
   const ticks = [];
   for (let d = Math.floor(Math.log10(lo)); d <= Math.log10(hi); d++)
@@ -115,6 +120,8 @@ class Chart {
     this.series = spec.keys.map((key, i) => ({key, name: (spec.names || {})[key] || key, color: color(i), ...run.curves[key]}));
     const rule = spec.rule && run.figures[spec.rule.figure];
     if (rule != null) this.rule = {value: rule, name: spec.rule.name};
+    // Running totals have no noise, and a smoothed step would be a lie.
+    for (const s of this.series) s.total = s.y.every((v, i) => i === 0 || v >= s.y[i - 1]);
     this.legend = element('div', {className: 'legend'});
     this.values = this.series.map(s => element('b', {}));
     this.series.forEach((s, i) => this.legend.append(element('span', {},
@@ -152,9 +159,6 @@ class Chart {
     let lo = Infinity, hi = -Infinity, positive = true;
     const take = v => { if (v != null) { lo = Math.min(lo, v); hi = Math.max(hi, v); if (v <= 0) positive = false; } };
     for (const s of this.series) {
-      s.sparse = s.x.length < SPARSE;
-      s.plain = this.spec.exact || s.sparse || smoothing === 0;
-      s.line = s.plain ? s.y : smoothed(s.y, Math.max(1, Math.round(smoothing * s.x.length)));
       let a = 0, b = s.x.length - 1;
       while (a < b && s.x[a + 1] < domain[0]) a++;
       while (b > a && s.x[b - 1] > domain[1]) b--;
@@ -165,6 +169,14 @@ class Chart {
     if (lo > hi) { lo = 0; hi = 1; }
     this.canLog = positive && hi > lo * 1.2;
     this.logged = this.log && this.canLog;
+    for (const s of this.series) {
+      s.sparse = s.x.length < SPARSE;
+      s.plain = this.spec.exact || s.sparse || s.total || smoothing === 0;
+      const half = Math.max(1, Math.round(smoothing * s.x.length));
+      // A mean of logarithms where the axis is one: a lone spike does not lift its surroundings.
+      const logs = this.logged && s.y.every(v => v > 0);
+      s.line = s.plain ? s.y : logs ? smoothed(s.y.map(Math.log), half).map(Math.exp) : smoothed(s.y, half);
+    }
     if (this.logged) { const room = (hi / lo) ** .06; this.lo = lo / room; this.hi = hi * room; return; }
     if (this.spec.zero && lo >= 0) lo = 0;
     if (hi - lo < 1e-9 * Math.abs(hi) || hi === lo) { const room = Math.abs(hi) * .1 || 1; lo -= room; hi += room; }
@@ -188,13 +200,14 @@ class Chart {
     const parts = [];
     yTicks.forEach((t, i) => parts.push(`<line class="grid" x1="${this.left}" x2="${this.width - this.right}" y1="${Y(t)}" y2="${Y(t)}"/>`,
       `<text x="${this.left - 7}" y="${Y(t)}" dy="3.5" text-anchor="end">${yTexts[i]}</text>`));
-    const xTicks = linearTicks(domain[0], domain[1], Math.max(2, this.width / 110)).filter(Number.isInteger);
+    const xTicks = linearTicks(domain[0], domain[1], Math.max(2, this.width / 90)).filter(Number.isInteger);
     const bottom = this.height - this.bottom;
     parts.push(`<line class="axis" x1="${this.left}" x2="${this.width - this.right}" y1="${bottom}" y2="${bottom}"/>`);
-    xTicks.forEach((t, i) => {
-      const x = this.px(t), end = x > this.width - 40 ? 'end' : 'middle';
-      parts.push(`<text x="${end === 'end' ? this.width - 2 : x.toFixed(1)}" y="${bottom + 15}" text-anchor="${end}">${i === 0 ? 'step ' : ''}${short(t)}</text>`);
-    });
+    parts.push(`<text x="${this.left}" y="${bottom + 15}">step</text>`);
+    for (const t of xTicks) {
+      const x = this.px(t), end = x > this.width - 24 ? 'end' : 'middle';
+      if (x > this.left + 45) parts.push(`<text x="${end === 'end' ? this.width - 2 : x.toFixed(1)}" y="${bottom + 15}" text-anchor="${end}">${short(t)}</text>`);
+    }
     const clip = 'clip' + charts.indexOf(this);
     parts.push(`<clipPath id="${clip}"><rect x="${this.left}" y="0" width="${this.width - this.left - this.right + 4}" height="${bottom + 1}"/></clipPath><g clip-path="url(#${clip})">`);
     for (const e of run.events) if (e.event === 'resumed')
@@ -400,17 +413,18 @@ function addFigures() {
     element('div', {className: 'label'}, label),
     element('div', {className: 'value'}, value, unit ? element('span', {className: 'unit'}, unit) : null),
     note ? element('div', {className: 'note ' + (mood || '')}, note) : null));
-  if (f.loss != null) add('Last loss', f.loss.toFixed(3), 'nats', 'training, step ' + f.step.toLocaleString('en'));
-  if (f.val_loss != null) add('Best validation loss', f.val_loss.toFixed(3), 'nats', 'step ' + f.val_loss_step.toLocaleString('en'));
+  if (f.loss != null) add('Last loss', f.loss.toFixed(3), 'nats', f.lm_loss != null && Math.abs(f.lm_loss - f.loss) > 5e-4 ?
+    'next token ' + f.lm_loss.toFixed(3) : 'training, step ' + f.step.toLocaleString('en'));
+  if (f.val_loss != null) add('Validation loss', f.val_loss.toFixed(3), 'nats', 'best, step ' + f.val_loss_step.toLocaleString('en'));
   if (f.val_bits_per_byte != null) {
     const gzip = f.gzip_bits_per_byte, better = gzip != null && f.val_bits_per_byte < gzip;
     add('Bits per byte', f.val_bits_per_byte.toFixed(3), '', gzip == null ? 'held-out text' :
-      'gzip -9: ' + gzip.toFixed(3) + ' (' + Math.abs(100 * (1 - f.val_bits_per_byte / gzip)).toFixed(0) + ' % ' + (better ? 'fewer' : 'more') + ')', better ? 'good' : gzip == null ? '' : 'bad');
+      Math.abs(100 * (1 - f.val_bits_per_byte / gzip)).toFixed(0) + ' % ' + (better ? 'below' : 'above') + ' gzip -9 at ' + gzip.toFixed(3), better ? 'good' : gzip == null ? '' : 'bad');
   }
   if (f.tokens != null) add('Tokens', short(f.tokens), '', 'trained on');
-  if (f.tokens_per_second != null) add('Throughput', short(f.tokens_per_second), 'tok/s', 'median of the steps');
-  if (f.wall_seconds != null) add('Wall time', duration(f.wall_seconds));
-  if (f.max_vio != null) add('MaxVio', f.max_vio.toFixed(3), '', 'mean of the last 50 steps');
+  if (f.tokens_per_second != null) add('Throughput', short(f.tokens_per_second), 'tok/s', 'median step');
+  if (f.wall_seconds != null) add('Wall time', duration(f.wall_seconds), '', 'training');
+  if (f.max_vio != null) add('MaxVio', f.max_vio.toFixed(3), '', 'last 50 steps');
   if (f.skipped_steps != null) add('Skipped steps', String(f.skipped_steps), '', f.skipped_steps ? 'non-finite gradients' : 'none', f.skipped_steps ? 'bad' : '');
 }
 
@@ -473,7 +487,7 @@ function addTables() {
 function addCharts() {
   const claimed = new Set(), all = Object.keys(run.curves);
   for (const spec of CHARTS) {
-    const keys = spec.keys.flatMap(k => k.endsWith('*') ? all.filter(a => a.startsWith(k.slice(0, -1))) : all.filter(a => a === k));
+    const keys = spec.keys.flatMap(k => k.endsWith('*') ? all.filter(a => a.startsWith(k.slice(0, -1))) : k.split('|').filter(a => all.includes(a)).slice(0, 1));
     keys.forEach(k => claimed.add(k));
     if (keys.length) new Chart({...spec, keys}, $('charts'));
   }

@@ -41,13 +41,13 @@ button {
 button:hover { color: var(--text); border-color: var(--faint); }
 .hint { margin: 0; color: var(--soft); font-size: 13px; }
 
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(148px, 1fr)); gap: 12px; margin-bottom: 16px; }
+.figures { display: flex; flex-wrap: wrap; gap: 12px; margin-bottom: 16px; }
 .figure, .chart, .heatmap, details {
   background: var(--card); border: 1px solid var(--line); border-radius: 10px; box-shadow: var(--shadow);
 }
-.figure { padding: 11px 14px 10px; }
+.figure { flex: 1 1 auto; min-width: 112px; padding: 11px 14px 10px; white-space: nowrap; }
 .figure .label { color: var(--soft); font-size: 12px; }
-.figure .value { font-size: 22px; line-height: 1.25; font-weight: 620; letter-spacing: -.01em; white-space: nowrap; }
+.figure .value { font-size: 22px; line-height: 1.25; font-weight: 620; letter-spacing: -.01em; }
 .figure .unit { font-size: 12.5px; font-weight: 400; color: var(--soft); letter-spacing: 0; margin-left: 4px; }
 .figure .note { color: var(--soft); font-size: 12px; }
 .figure .note.good { color: var(--good); }
