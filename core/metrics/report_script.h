@@ -12,13 +12,14 @@ const $ = id => document.getElementById(id);
 // What is drawn, in this order. A chart claims the keys of metrics.jsonl it names ('reward/*': all that
 // begin so; 'lm_loss|loss': the first the run has) and is left out when the run has none of them; a key
 // nobody claims gets a small chart under "Other metrics". scale: 'log' or 'linear' to begin with; zero:
-// the axis starts at 0; exact: neither smoothed nor banded; rule: a figure drawn as a line.
+// the axis starts at 0; exact: neither smoothed nor banded; rule: a figure drawn as a line; needs: a key
+// without which there is no such chart.
 const CHARTS = [
   {title: 'Loss', unit: 'nats a token, next token', size: 'wide', scale: 'log', keys: ['lm_loss|loss', 'val_loss'],
    names: {lm_loss: 'training', loss: 'training', val_loss: 'validation'}},
   {title: 'Bits per byte', unit: 'held-out text, less is better', keys: ['val_bits_per_byte'],
    names: {val_bits_per_byte: 'model'}, rule: {figure: 'gzip_bits_per_byte', name: 'gzip -9'}},
-  {title: 'Training objective', unit: 'nats a token', scale: 'log', keys: ['loss', 'mtp_loss'],
+  {title: 'Training objective', unit: 'nats a token', scale: 'log', keys: ['loss', 'mtp_loss'], needs: 'mtp_loss',
    names: {loss: 'all terms', mtp_loss: 'multi-token'}},
   {title: 'Throughput', unit: 'tokens a second', keys: ['tokens_per_second'], zero: true},
   {title: 'Gradient norm', unit: 'before clipping', keys: ['grad_norm'], scale: 'log'},
@@ -89,7 +90,7 @@ function linearTicks(lo, hi, count) {
   const rough = (hi - lo) / count, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map(m => m * power).find(s => s >= rough * .999);
   const ticks = [];
-  for (let i = Math.ceil(lo / step - 1e-9); i * step <= hi + step * 1e-9; ++i) ticks.push(+(i * step).toPrecision(12));
+  for (let i = Math.ceil(lo / step - 1e-9); i * step <= hi + step * 1e-9 && ticks.length < 50; ++i) ticks.push(+(i * step).toPrecision(12));
   return ticks;
 }
 function logTicks(lo, hi, count) {
@@ -121,7 +122,8 @@ class Chart {
     const rule = spec.rule && run.figures[spec.rule.figure];
     if (rule != null) this.rule = {value: rule, name: spec.rule.name};
     // Running totals have no noise, and a smoothed step would be a lie.
-    for (const s of this.series) s.total = s.y.every((v, i) => i === 0 || v >= s.y[i - 1]);
+    // Held-out figures are each a mean over much text already.
+    for (const s of this.series) s.exact = spec.exact || /^(val|eval)_/.test(s.key) || s.y.every((v, i) => i === 0 || v >= s.y[i - 1]);
     this.legend = element('div', {className: 'legend'});
     this.values = this.series.map(s => element('b', {}));
     this.series.forEach((s, i) => this.legend.append(element('span', {},
@@ -133,7 +135,8 @@ class Chart {
     this.plot = element('div', {className: 'plot'});
     host.append(element('div', {className: 'chart ' + (spec.size || '')},
       element('div', {className: 'head'}, element('h3', {}, spec.title), spec.unit ? element('span', {className: 'unit'}, spec.unit) : null,
-        this.legend, this.button), this.plot));
+        this.legend), this.plot));
+    this.legend.append(this.button);
     charts.push(this);
     new ResizeObserver(() => { if (this.plot.clientWidth && Math.abs(this.plot.clientWidth - this.width) > 1) this.draw(); }).observe(this.plot);
     this.plot.addEventListener('pointermove', event => this.move(event));
@@ -171,7 +174,7 @@ class Chart {
     this.logged = this.log && this.canLog;
     for (const s of this.series) {
       s.sparse = s.x.length < SPARSE;
-      s.plain = this.spec.exact || s.sparse || s.total || smoothing === 0;
+      s.plain = s.exact || s.sparse || smoothing === 0;
       const half = Math.max(1, Math.round(smoothing * s.x.length));
       // A mean of logarithms where the axis is one: a lone spike does not lift its surroundings.
       const logs = this.logged && s.y.every(v => v > 0);
@@ -279,7 +282,7 @@ class Chart {
   release(event) {
     const from = this.from, to = this.stepAt(event);
     this.from = null;
-    if (from != null && Math.abs(to - from) > (domain[1] - domain[0]) * .01) zoom([Math.min(from, to), Math.max(from, to)]);
+    if (from != null && Math.abs(to - from) > Math.max(2, (domain[1] - domain[0]) * .01)) zoom([Math.min(from, to), Math.max(from, to)]);
     else this.point();
   }
 }
@@ -385,7 +388,7 @@ function drawExperts() {
   const ramp = element('canvas', {width: 129, height: 1}), context = ramp.getContext('2d'), image = context.createImageData(129, 1);
   for (let i = 0; i < 129; i++) image.data.set([...shade(128 + (i - 64) / 64 * 32 * reach, colors), 255], 4 * i);
   context.putImageData(image, 0, 0);
-  const tick = f => element('span', {}, f < 0 ? '1/' + short(+(2 ** -f).toPrecision(3)) + '×' : short(+(2 ** f).toPrecision(3)) + '×');
+  const tick = f => element('span', {}, short(+(2 ** f).toPrecision(2)) + '×');
   const dead = heatmaps.some(h => h.bytes.includes(0));
   $('scale').replaceChildren(
     element('div', {className: 'ramp'}, ramp, element('div', {className: 'ticks'}, ...[-1, -.5, 0, .5, 1].map(f => tick(f * reach)))),
@@ -473,7 +476,7 @@ function eventText(e) {
 function addTables() {
   if (run.events.length) {
     const rows = run.events.map(e => element('tr', {}, element('td', {className: 'number'}, e.step == null ? '' : e.step.toLocaleString('en')),
-      element('td', {}, e.event || ''), element('td', {}, eventText(e)), element('td', {}, e.time ? e.time.replace('T', ' ').replace('Z', ' UTC') : '')));
+      element('td', {className: 'fixed'}, e.event || ''), element('td', {}, eventText(e)), element('td', {className: 'fixed'}, e.time ? e.time.replace('T', ' ').replace('Z', ' UTC') : '')));
     fold('events', element('table', {className: 'full'}, element('tr', {}, element('th', {className: 'number'}, 'step'), element('th', {}, 'event'), element('th', {}, ''), element('th', {}, 'when')), ...rows), run.events.length);
   }
   if (run.summary !== null) fold('summary', card(run.summary));
@@ -487,6 +490,7 @@ function addTables() {
 function addCharts() {
   const claimed = new Set(), all = Object.keys(run.curves);
   for (const spec of CHARTS) {
+    if (spec.needs && !all.includes(spec.needs)) continue;
     const keys = spec.keys.flatMap(k => k.endsWith('*') ? all.filter(a => a.startsWith(k.slice(0, -1))) : k.split('|').filter(a => all.includes(a)).slice(0, 1));
     keys.forEach(k => claimed.add(k));
     if (keys.length) new Chart({...spec, keys}, $('charts'));
