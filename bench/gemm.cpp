@@ -25,7 +25,7 @@ using cohort::kernels::GemmForm;
 using cohort::kernels::GemmProduct;
 using Work = std::function<void()>;
 
-int rounds = 9;
+int rounds = 15;
 
 double seconds(const Work& work, int repeats) {
   const auto start = std::chrono::steady_clock::now();
@@ -33,20 +33,15 @@ double seconds(const Work& work, int repeats) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / repeats;
 }
 
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
-  return values[values.size() / 2];
-}
-
 void compare(const std::string& name, double flops, const Work& ours, const Work& peer) {
   ours(), peer();  // warm
   const int repeats = std::clamp(static_cast<int>(1e-3 * 2e11 / flops), 1, 200);
-  std::vector<double> our_times, peer_times;
-  for (int i = 0; i < rounds; ++i) {
-    our_times.push_back(seconds(ours, repeats));
-    peer_times.push_back(seconds(peer, repeats));
+  double our_best = seconds(ours, repeats), peer_best = seconds(peer, repeats);
+  for (int i = 1; i < rounds; ++i) {
+    our_best = std::min(our_best, seconds(ours, repeats));
+    peer_best = std::min(peer_best, seconds(peer, repeats));
   }
-  const double own = flops / median(our_times) / 1e9, other = flops / median(peer_times) / 1e9;
+  const double own = flops / our_best / 1e9, other = flops / peer_best / 1e9;
   fmt::print(
       R"({{"name":"{}","ours":{:.1f},"peer":{:.1f},"ratio":{:.2f},"unit":"GFLOP/s","device":"cpu, {} threads"}})"
       "\n",

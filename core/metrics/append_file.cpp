@@ -60,7 +60,7 @@ int64_t step_of_line(std::string_view line) {
   const auto object = nlohmann::json::parse(line, nullptr, false);
   if (!object.is_object()) return -1;
   const auto step = object.find("step");
-  return step != object.end() && step->is_number() ? step->get<int64_t>() : -1;
+  return step != object.end() && step->is_number_integer() ? step->get<int64_t>() : -1;
 }
 
 void cut_after_step(const std::string& path, int64_t last_step) {

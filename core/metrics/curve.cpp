@@ -79,7 +79,7 @@ void LoadHistory::add(int64_t step, const ordered_json& line) {
     if (sums.size() < loads.size()) sums.resize(loads.size(), 0.0);
     experts_[layer] = std::max(experts_[layer], sums.size());
     for (size_t e = 0; e < loads.size(); ++e)
-      if (loads[e].is_number()) sums[e] += loads[e].get<double>();
+      if (loads[e].is_number()) sums[e] += std::max(0.0, loads[e].get<double>());
   }
   while (bins_.size() > max_bins()) halve();
 }

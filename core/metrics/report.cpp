@@ -5,6 +5,7 @@
 
 #include "core/base/error.h"
 #include "core/metrics/metrics.h"
+#include "core/metrics/report_charts.h"
 #include "core/metrics/report_data.h"
 #include "core/metrics/report_page.h"
 #include "core/metrics/report_script.h"
@@ -38,6 +39,7 @@ void replace_once(std::string& page, const std::string& place, const std::string
 std::string write_report(const std::string& dir, const std::string& out) {
   std::string page = kReportPage;
   replace_once(page, "@STYLE@", kReportStyle);
+  replace_once(page, "@CHARTS@", kReportCharts);
   replace_once(page, "@SCRIPT@", kReportScript);
   replace_once(page, "@RUN@", script_safe(report_data(dir)));
 

@@ -50,6 +50,13 @@ std::optional<double> finite(const ordered_json& object, const char* key) {
   return std::isfinite(value) ? std::optional(value) : std::nullopt;
 }
 
+/// The step of a line; nothing when it is no whole number that a run can get to.
+std::optional<int64_t> step_of(const ordered_json& line) {
+  const auto step = finite(line, "step");
+  if (!step || *step < 0 || *step > 9e15) return {};
+  return static_cast<int64_t>(*step);
+}
+
 /// First number called `key` anywhere in `value`.
 std::optional<double> find_number(const ordered_json& value, const char* key) {
   if (value.is_object())
@@ -116,9 +123,9 @@ ordered_json list_checkpoints(const fs::path& folder) {
 class Scalars {
  public:
   void add(const ordered_json& line) {
-    const auto step = finite(line, "step");
+    const auto step = step_of(line);
     if (!step) return;
-    step_ = static_cast<int64_t>(*step);
+    step_ = *step;
     std::string not_finite;
     for (const auto& [key, value] : line.items()) {
       if (key == "step") continue;
@@ -196,23 +203,34 @@ class Scalars {
   int64_t left_out_ = 0;
 };
 
+/// What the page shows of a line of events.jsonl, each field of the type it must have.
+ordered_json known_fields(const ordered_json& event) {
+  ordered_json known = ordered_json::object();
+  if (const auto step = step_of(event)) known["step"] = *step;
+  if (const auto total = finite(event, "total_steps")) known["total_steps"] = *total;
+  for (const char* key : {"event", "text", "time"})
+    if (event.contains(key) && event[key].is_string()) known[key] = event[key];
+  return known;
+}
+
 /// Of a run's own notes and of what its numbers show, in the order of steps.
 ordered_json gather_events(const fs::path& dir, const Scalars& scalars, int64_t broken_lines) {
   std::vector<ordered_json> events;
   int64_t left_out = scalars.events_left_out();
   std::set<int64_t> told;  // a skipped step with a note of its own needs no second line
   each_line(dir / "events.jsonl", [&](const ordered_json& event) {
-    if (event.value("event", ordered_json()) == "skipped")
-      told.insert(static_cast<int64_t>(finite(event, "step").value_or(-1)));
+    const ordered_json known = known_fields(event);
+    if (known.value("event", "") == "skipped" && known.contains("step"))
+      told.insert(known["step"].get<int64_t>());
     if (events.size() < kEvents)
-      events.push_back(event);
+      events.push_back(known);
     else
       ++left_out;
   });
   for (const ordered_json& event : scalars.events())
     if (!told.contains(event["step"].get<int64_t>())) events.push_back(event);
   std::stable_sort(events.begin(), events.end(), [](const ordered_json& a, const ordered_json& b) {
-    return finite(a, "step").value_or(0) < finite(b, "step").value_or(0);
+    return a.value("step", int64_t{0}) < b.value("step", int64_t{0});
   });
   if (left_out > 0)
     events.push_back({{"event", "more"}, {"text", fmt::format("{} further events", left_out)}});
@@ -252,7 +270,7 @@ ordered_json report_data(const fs::path& dir) {
       each_line(dir / "metrics.jsonl", [&](const ordered_json& line) { scalars.add(line); });
   LoadHistory loads(kLoadCells);
   each_line(dir / "experts.jsonl", [&](const ordered_json& line) {
-    if (const auto step = finite(line, "step")) loads.add(static_cast<int64_t>(*step), line);
+    if (const auto step = step_of(line)) loads.add(*step, line);
   });
   ordered_json card = read_json(dir / "data_card.json"), summary = read_json(dir / "summary.json");
 

@@ -1,5 +1,6 @@
-// The page that `cohort report` fills in: @STYLE@, @SCRIPT@ and @RUN@ (the run as JSON, without "<").
-// Its content policy forbids every request, so the page shows the same offline for ever.
+// The page that `cohort report` fills in: @STYLE@, @CHARTS@, @SCRIPT@ and @RUN@ (the run as JSON,
+// without "<"). Its content policy forbids every request, so the page shows the same offline for
+// ever.
 #pragma once
 
 namespace cohort::core {
@@ -50,7 +51,7 @@ inline constexpr char kReportPage[] = R"page(<!doctype html>
 <footer id="footer"></footer>
 <div id="tip" hidden></div>
 <script type="application/json" id="run">@RUN@</script>
-<script>@SCRIPT@</script>
+<script>@CHARTS@@SCRIPT@</script>
 </body>
 </html>
 )page";

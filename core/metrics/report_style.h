@@ -53,11 +53,11 @@ button:hover { color: var(--text); border-color: var(--faint); }
 .figure .note.good { color: var(--good); }
 .figure .note.bad { color: var(--bad); }
 
-.charts { display: grid; grid-template-columns: repeat(6, minmax(0, 1fr)); gap: 14px; }
-.charts > .chart { grid-column: span 3; }
-.charts > .chart.wide { grid-column: 1 / -1; }
-.charts > .chart.third { grid-column: span 2; }
-.charts.small > .chart { grid-column: span 2; }
+.charts { display: flex; flex-wrap: wrap; gap: 14px; }
+.charts > .chart { flex: 1 1 calc(50% - 7px); }
+.charts > .chart.wide { flex-basis: 100%; }
+.charts > .chart.third { flex-basis: calc(33.3% - 9.4px); }
+.charts.small > .chart { flex-grow: 0; }
 .chart { padding: 11px 14px 8px; min-width: 0; }
 .chart .head { display: flex; flex-wrap: wrap; gap: 2px 12px; align-items: baseline; min-height: 22px; }
 .chart .head .unit { color: var(--soft); font-size: 12px; }
@@ -107,7 +107,8 @@ table { border-collapse: collapse; font-size: 13px; }
 table.full { width: 100%; }
 th, td { text-align: left; padding: 4px 16px 4px 0; border-bottom: 1px solid var(--grid); vertical-align: top; overflow-wrap: anywhere; }
 th { color: var(--soft); font-weight: 500; white-space: nowrap; }
-td.number { text-align: right; white-space: nowrap; }
+td.number { text-align: right; }
+td.number, td.fixed { white-space: nowrap; }
 th.number { text-align: right; }
 td table { margin: -4px 0; }
 tr:last-child > td, tr:last-child > th { border-bottom: 0; }
@@ -124,14 +125,16 @@ footer { padding-top: 18px; padding-bottom: 32px; color: var(--faint); font-size
 
 @media (max-width: 860px) {
   header, main, footer { padding-left: 14px; padding-right: 14px; }
-  .charts > .chart, .charts > .chart.third, .charts.small > .chart { grid-column: 1 / -1; }
+  .charts > .chart, .charts > .chart.third { flex-basis: 100%; }
 }
 @media print {
   body { background: #fff; }
   .tools, .chart button, #tip { display: none !important; }
   header, main, footer { max-width: none; padding-left: 0; padding-right: 0; }
   .figure, .chart, .heatmap { break-inside: avoid; box-shadow: none; }
-  .charts { grid-template-columns: repeat(6, minmax(0, 1fr)) !important; }
+  .charts > .chart { flex-basis: calc(50% - 7px); }
+  .charts > .chart.wide { flex-basis: 100%; }
+  .charts > .chart.third { flex-basis: calc(33.3% - 9.4px); }
   .heatmaps { grid-template-columns: repeat(3, minmax(0, 1fr)); }
   pre { white-space: pre-wrap; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }

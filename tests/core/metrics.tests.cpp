@@ -111,6 +111,7 @@ TEST_CASE("The step of a line is told from its start, or by parsing it", "[core-
   CHECK(core::step_of_line(R"({ "loss": 1, "step": 7 })") == 7);
   CHECK(core::step_of_line(R"({"step":12,"loss":)") == -1);
   CHECK(core::step_of_line(R"({"step":"12"})") == -1);
+  CHECK(core::step_of_line(R"({"a":1,"step":1e300})") == -1);
   CHECK(core::step_of_line("[12]") == -1);
   CHECK(core::step_of_line("") == -1);
 }

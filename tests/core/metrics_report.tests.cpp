@@ -132,6 +132,24 @@ TEST_CASE("A torn last line is passed over, broken ones are counted", "[core-met
   CHECK(run["events"].back()["text"] == "2 lines of metrics.jsonl");
 }
 
+TEST_CASE("Lines of other shapes than a run writes do not stop a report", "[core-metrics]") {
+  ScratchFolder dir;
+  dir.write("run/metrics.jsonl",
+            "{\"step\":\"x\"}\n{\"step\":1e300,\"loss\":1}\n{\"step\":-4,\"loss\":1}\n"
+            "{\"step\":2,\"loss\":{\"a\":1}}\n{\"step\":3,\"loss\":1e308,\"a\":[1]}\n");
+  dir.write(
+      "run/experts.jsonl",
+      "{\"step\":1,\"l\":[1,\"x\",-5],\"m\":[]}\n{\"step\":2,\"l\":[1,2,3,4],\"q\":[[1],2]}\n");
+  dir.write("run/events.jsonl", "[1]\n{\"step\":[1],\"event\":3,\"time\":7}\n{}\n");
+  dir.write("run/data_card.json", "[[1,{\"a\":[1,{\"b\":null}]}],\"x\"]");
+  const ordered_json run = core::report_data(dir.path / "run");
+  CHECK(run["figures"]["step"] == 3);
+  CHECK(run["curves"]["loss"]["x"] == ordered_json({3}));
+  CHECK(run["loads"]["layers"].size() == 2);
+  CHECK(run["events"] == ordered_json::parse("[{}, {}]"));
+  CHECK_NOTHROW(core::write_report(dir / "run"));
+}
+
 TEST_CASE("What is no run, or cannot be written, is bad input in one line", "[core-metrics]") {
   ScratchFolder dir;
   dir.write("other/file.txt", "x");
