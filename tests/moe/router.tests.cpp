@@ -27,7 +27,8 @@ double largest_difference(const at::Tensor& a, const at::Tensor& b) {
 
 }  // namespace
 
-TEST_CASE("Routing, balance and the sequence-wise loss equal the reference", "[moe][router][parity]") {
+TEST_CASE("Routing, balance and the sequence-wise loss equal the reference",
+          "[moe][router][parity]") {
   for (const auto& path : tests::cases("router")) {
     INFO(path.string());
     auto t = core::read_safetensors(path.string());
@@ -51,7 +52,8 @@ TEST_CASE("Routing, balance and the sequence-wise loss equal the reference", "[m
   }
 }
 
-TEST_CASE("The gradient of gates and sequence loss is that of finite differences", "[moe][router]") {
+TEST_CASE("The gradient of gates and sequence loss is that of finite differences",
+          "[moe][router]") {
   const auto softmax = GENERATE(false, true);
   const auto normalise = GENERATE(false, true);
   core::ModelConfig config;
@@ -60,7 +62,8 @@ TEST_CASE("The gradient of gates and sequence loss is that of finite differences
   config.norm_topk_prob = normalise;
   config.routed_scaling_factor = 1.7;
   config.scoring_func = softmax ? "softmax" : "sigmoid";
-  at::Tensor logits = at::linspace(-1, 1, 48, at::kDouble).sin().mul(3).cos().view({8, 6}).contiguous();
+  at::Tensor logits =
+      at::linspace(-1, 1, 48, at::kDouble).sin().mul(3).cos().view({8, 6}).contiguous();
   const at::Tensor weight = at::linspace(0.5, 2, 24, at::kDouble).view({8, 3});
   const auto expert = moe::route(logits, {}, 2, config).expert_TK;
   const auto f = [&](const at::Tensor& x) {
