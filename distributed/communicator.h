@@ -50,4 +50,22 @@ class Communicator {
   virtual std::vector<std::string> all_gather_text(const std::string& text) = 0;
 };
 
+/// A communicator of one rank: every operation is a copy, and MPI is not touched.
+std::shared_ptr<Communicator> local_communicator(std::string axis);
+
+/// How long a rank waits inside a collective before it throws an Error that names the rank, the
+/// axis, the operation, its number on that axis and the ranks still missing. 0: for ever. For all
+/// communicators of the process; 600 at first.
+void set_collective_timeout(double seconds);
+double collective_timeout();
+
+/// Throws Error unless `tensor` is what a Communicator takes: contiguous, on the CPU.
+void check_collective_tensor(const at::Tensor& tensor, const char* operation);
+/// Throws Error unless the tensors' sizes fit an all_to_all_v between `ranks` ranks.
+void check_all_to_all_rows(const at::Tensor& out,
+                           const std::vector<int64_t>& receive_rows,
+                           const at::Tensor& in,
+                           const std::vector<int64_t>& send_rows,
+                           int ranks);
+
 }  // namespace cohort::distributed

@@ -1,0 +1,113 @@
+#include "core/io/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <system_error>
+#include <utility>
+
+#include "core/base/error.h"
+
+namespace cohort::core {
+
+std::string system_reason(int error_number) {
+  return std::generic_category().message(error_number);
+}
+
+FileWriter::FileWriter(std::string path) : path_(std::move(path)) {
+  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  COHORT_CHECK(descriptor_ >= 0, "cannot create {}: {}", path_, system_reason(errno));
+}
+
+FileWriter::~FileWriter() {
+  if (descriptor_ < 0) return;
+  ::close(descriptor_);
+  ::unlink(path_.c_str());
+}
+
+void FileWriter::write(const void* data, size_t size) {
+  auto* next = static_cast<const char*>(data);
+  while (size > 0) {
+    const ssize_t written = ::write(descriptor_, next, size);
+    if (written < 0 && errno == EINTR) continue;
+    // A disk with room for a part takes that part; the call after it says why not the rest.
+    COHORT_CHECK(written > 0,
+                 "cannot write {}: {}",
+                 path_,
+                 written < 0 ? system_reason(errno) : "the system takes no more bytes");
+    next += written;
+    size -= static_cast<size_t>(written);
+  }
+}
+
+void FileWriter::finish() {
+  COHORT_CHECK(::fsync(descriptor_) == 0, "cannot write {}: {}", path_, system_reason(errno));
+  // Some file systems (NFS) tell of a full disk only here.
+  const int descriptor = std::exchange(descriptor_, -1);
+  if (::close(descriptor) != 0 && errno != EINTR) {
+    const int reason = errno;
+    ::unlink(path_.c_str());
+    throw Error(fmt::format("cannot write {}: {}", path_, system_reason(reason)));
+  }
+}
+
+void write_file(const std::string& path, std::string_view content) {
+  FileWriter file(path);
+  file.write(content.data(), content.size());
+  file.finish();
+}
+
+void fsync_folder(const std::string& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  COHORT_CHECK(descriptor >= 0, "cannot open folder {}: {}", path, system_reason(errno));
+  const int result = ::fsync(descriptor);
+  const int reason = errno;
+  ::close(descriptor);
+  // EINVAL: a file system that has no such thing, and keeps its folders in step itself.
+  COHORT_CHECK(result == 0 || reason == EINVAL,
+               "cannot put folder {} on the disk: {}",
+               path,
+               system_reason(reason));
+}
+
+void rename_path(const std::string& from, const std::string& to) {
+  COHORT_CHECK(std::rename(from.c_str(), to.c_str()) == 0,
+               "cannot rename {} to {}: {}",
+               from,
+               to,
+               system_reason(errno));
+}
+
+MappedFile::MappedFile(std::string path) : path_(std::move(path)) {
+  const int descriptor = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  COHORT_CHECK_INPUT(descriptor >= 0, "cannot open {}: {}", path_, system_reason(errno));
+  struct stat status {};
+  const bool regular = ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
+  void* mapped = nullptr;
+  int reason = 0;
+  if (regular && status.st_size > 0) {
+    mapped =
+        ::mmap(nullptr, static_cast<size_t>(status.st_size), PROT_READ, MAP_PRIVATE, descriptor, 0);
+    reason = errno;
+  }
+  ::close(descriptor);
+  COHORT_CHECK_INPUT(regular, "{} is not a regular file", path_);
+  COHORT_CHECK_INPUT(mapped != MAP_FAILED, "cannot read {}: {}", path_, system_reason(reason));
+  data_ = static_cast<const std::byte*>(mapped);
+  size_ = static_cast<size_t>(status.st_size);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)) {}
+
+MappedFile::~MappedFile() {
+  if (data_) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+}  // namespace cohort::core
