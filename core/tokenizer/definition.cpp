@@ -118,8 +118,10 @@ void read_merges(const JsonField& field, const Ids& ids, TokenizerDefinition& ou
 
 void read_model(const JsonField& field, TokenizerDefinition& out) {
   const std::string type = field.text_or("type", "BPE");  // GPT-2's own file does not name it
-  COHORT_CHECK_INPUT(
-      type == "BPE", "{}.type: '{}' is not supported: it should be BPE", field.where(), type);
+  COHORT_CHECK_INPUT(type == "BPE",
+                     "{}.type: {} is not supported: it should be BPE",
+                     field.where(),
+                     field["type"].shown());
   if (field.has("dropout")) {
     const JsonField dropout = field["dropout"];
     COHORT_CHECK_INPUT(
@@ -213,8 +215,10 @@ bool read_normalizer(const JsonField& field) {
   if (field.is_null()) return false;
   const std::string type = field.type();
   if (type == "NFC") return true;
-  COHORT_CHECK_INPUT(
-      type == "Sequence", "{}.type: '{}' is not supported: NFC is, or null", field.where(), type);
+  COHORT_CHECK_INPUT(type == "Sequence",
+                     "{}.type: {} is not supported: NFC is, or null",
+                     field.where(),
+                     field["type"].shown());
   const JsonField list = field["normalizers"].array();
   bool is_nfc = false;
   for (size_t i = 0; i < list.size(); ++i) is_nfc |= read_normalizer(list[i]);
@@ -222,11 +226,10 @@ bool read_normalizer(const JsonField& field) {
 }
 
 void check_decoder(const JsonField& field) {
-  const std::string type = field.is_null() ? "null" : field.type();
-  COHORT_CHECK_INPUT(type == "ByteLevel",
-                     "{}: '{}' is not supported: it should be ByteLevel",
+  COHORT_CHECK_INPUT(!field.is_null() && field.type() == "ByteLevel",
+                     "{}: {} is not supported: it should be ByteLevel",
                      field.where(),
-                     type);
+                     field.is_null() ? "null" : field["type"].shown());
 }
 
 void append_token(std::string& out, const AddedToken& token) {

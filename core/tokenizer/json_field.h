@@ -58,14 +58,16 @@ class JsonField {
   }
   std::string type() const { return (*this)["type"].text(); }
 
+  /// The value in a message: one short line whatever it holds.
+  std::string shown() const {
+    if (value_->is_structured()) return std::string("a JSON ") + value_->type_name();
+    return value_->dump(-1, ' ', true).substr(0, 80);
+  }
+
  private:
   const JsonField& expect(bool fits, const char* kind) const {
     COHORT_CHECK_INPUT(fits, "{}: should be {}, is {}", where(), kind, shown());
     return *this;
-  }
-  std::string shown() const {
-    if (value_->is_number() || value_->is_boolean() || value_->is_null()) return value_->dump();
-    return std::string("a JSON ") + value_->type_name();
   }
 
   const nlohmann::json* value_;

@@ -3,6 +3,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
 #include <new>
 
 #include "core/base/error.h"
@@ -165,7 +166,7 @@ class Translation {
     for (std::string_view known : {"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:", "(?-i:"})
       if (follows(known)) return take(known.size());
     if (at_ == 0 && follows("(?i)")) return take(4);  // elsewhere its reach differs
-    refuse(in_.substr(at_, 3));
+    refuse("(?");
   }
 
   void interval() {
@@ -174,8 +175,8 @@ class Translation {
     const std::string_view inside = in_.substr(at_ + 1, end - at_ - 1);
     if (inside.substr(0, 1) == ",") refuse("{,");
     const char after = end + 1 < in_.size() ? in_[end + 1] : ' ';
-    if (after == '+' || (after == '?' && inside.find(',') == inside.npos))
-      refuse(in_.substr(at_, end + 2 - at_));
+    if (after == '+') refuse("{}+");
+    if (after == '?' && inside.find(',') == inside.npos) refuse("{}?");
     take(end + 1 - at_);
   }
 
@@ -192,9 +193,10 @@ std::string message_of(int code) {
                                                               : fmt::format("error {}", code);
 }
 
-// Enough for any pattern that does real work on a pre-token; a fraction of a second for one that
-// explodes.
-constexpr uint32_t kMatchLimit = 10'000'000;
+// Steps allowed to one search: a few for each byte, as a run of nothing but spaces takes, and a
+// fraction of a second for a pattern that explodes.
+constexpr size_t kMatchLimit = 10'000'000;
+constexpr size_t kMatchLimitPerByte = 8;
 constexpr size_t kMaxPatternBytes = 1 << 16;
 
 }  // namespace
@@ -213,7 +215,6 @@ MatchScratch::MatchScratch()
       context_(pcre2_match_context_create(nullptr)),
       stack_(pcre2_jit_stack_create(32 * 1024, 1024 * 1024, nullptr)) {
   if (!data_ || !context_) throw std::bad_alloc();
-  pcre2_set_match_limit(context_, kMatchLimit);
   pcre2_set_heap_limit(context_, 64 * 1024);  // KiB
   if (stack_) pcre2_jit_stack_assign(context_, nullptr, stack_);
 }
@@ -246,6 +247,9 @@ Pattern::Pattern(std::string_view oniguruma, std::string where) : where_(std::mo
 std::optional<Pattern::Match> Pattern::find(std::string_view text,
                                             size_t from,
                                             MatchScratch& scratch) const {
+  pcre2_set_match_limit(
+      scratch.context_,
+      static_cast<uint32_t>(std::min<size_t>(kMatchLimit + kMatchLimitPerByte * text.size(), ~0u)));
   const auto subject = reinterpret_cast<PCRE2_SPTR>(text.data());
   int code = PCRE2_ERROR_JIT_STACKLIMIT;
   if (jit_)

@@ -60,15 +60,15 @@ void Pretokenizer::add_split(const JsonField& json) {
   }
   COHORT_CHECK_INPUT(
       type == "Split",
-      "{}.type: '{}' is not supported before the last entry: Split and Digits are, and "
+      "{}.type: {} is not supported before the last entry: Split and Digits are, and "
       "ByteLevel at the end",
       json.where(),
-      type);
+      json["type"].shown());
   const std::string behavior = json["behavior"].text();
   COHORT_CHECK_INPUT(behavior == "Isolated",
-                     "{}.behavior: '{}' is not supported: only Isolated is",
+                     "{}.behavior: {} is not supported: only Isolated is",
                      json.where(),
-                     behavior);
+                     json["behavior"].shown());
   json.flag_or("invert", false);  // an isolated gap is an isolated match
   const JsonField pattern = json["pattern"].object();
   if (pattern.has("Regex")) {
@@ -85,9 +85,9 @@ void Pretokenizer::add_split(const JsonField& json) {
 void Pretokenizer::add_byte_level(const JsonField& json) {
   const std::string type = json.type();
   COHORT_CHECK_INPUT(type == "ByteLevel",
-                     "{}.type: '{}' is not supported here: it should be ByteLevel",
+                     "{}.type: {} is not supported here: it should be ByteLevel",
                      json.where(),
-                     type);
+                     json["type"].shown());
   if (json["add_prefix_space"].flag()) stages_.push_back({});
   if (json.flag_or("use_regex", true)) add_pattern(kGpt2, json.where());
 }

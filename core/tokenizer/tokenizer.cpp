@@ -196,9 +196,10 @@ Tokenizer Tokenizer::parse(std::string_view json, const std::string& name) {
 }
 
 Tokenizer Tokenizer::load(const std::string& path) {
-  COHORT_CHECK_INPUT(std::filesystem::is_regular_file(path),
-                     "{}: no such file: a tokenizer.json is expected here",
-                     path);
+  COHORT_CHECK_INPUT(
+      std::filesystem::exists(path), "{}: no such file: a tokenizer.json is expected here", path);
+  COHORT_CHECK_INPUT(
+      !std::filesystem::is_directory(path), "{}: is a folder, should be a tokenizer.json", path);
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
   text << file.rdbuf();
