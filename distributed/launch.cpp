@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
+#include <malloc.h>
 #include <mpi.h>
 #include <omp.h>
 #include <sched.h>
@@ -46,6 +47,14 @@ int tasks_of_srun() {
                  "--mpi=list) or mpirun\n",
                  tasks_of_srun());
   std::exit(2);
+}
+
+/// A training step frees and takes the same large blocks again and again. By default glibc gives
+/// those of 32 MB and more back to the system each time, and their pages are cleared anew: a buffer
+/// of fp32 logits costs more to touch than to compute. Kept on the heap they stay warm.
+void keep_large_blocks() {
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, 2'000'000'000);
 }
 
 void share_cores() {
@@ -179,6 +188,7 @@ int world_rank() { return rank; }
 int world_size() { return size; }
 
 void launch(int* argc, char*** argv) {
+  keep_large_blocks();
   if (launched_with_mpi()) {
     // Copying through shared memory is never refused by a container, and was no slower where both
     // worked; a waiting rank must let others have its core.

@@ -16,6 +16,7 @@ struct RunConfig {
       "auto";  ///< auto | cpu | cuda. auto: cuda when this binary and machine have it, else cpu.
   double timeout_s =
       600;  ///< A collective that takes longer is named and the job is ended. 0: wait for ever.
+  friend bool operator==(const RunConfig&, const RunConfig&) = default;
 };
 
 struct MeshConfig {
@@ -23,6 +24,7 @@ struct MeshConfig {
   int ep =
       1;  ///< Ranks over which the experts of a layer are spread; divides dp and n_routed_experts.
   int pp = 1;  ///< Pipeline stages. Only 1 so far: anything else is refused.
+  friend bool operator==(const MeshConfig&, const MeshConfig&) = default;
 };
 
 /// YaRN (arXiv:2309.00071) as the Hugging Face config spells it (`rope_parameters` or the older
@@ -36,6 +38,7 @@ struct RopeConfig {
   double beta_slow = 1.0;
   double mscale = 0.0;          ///< 0: not given.
   double mscale_all_dim = 0.0;  ///< 0: not given.
+  friend bool operator==(const RopeConfig&, const RopeConfig&) = default;
 };
 
 /// Field names and meanings are those of the Hugging Face config.json of DeepseekV3ForCausalLM
@@ -49,8 +52,9 @@ struct ModelConfig {
   int64_t moe_intermediate_size = 176;  ///< Of one routed expert.
   int64_t num_hidden_layers = 6;
   int64_t num_attention_heads = 4;
-  int64_t num_key_value_heads = 4;  ///< GQA only; MLA has as many as there are heads.
-  int64_t head_dim = 0;             ///< GQA only; 0 = hidden_size / num_attention_heads.
+  int64_t num_key_value_heads =
+      4;  ///< GQA only; MLA has as many as there are heads, which is also what YAML defaults to.
+  int64_t head_dim = 0;  ///< GQA only; 0 = hidden_size / num_attention_heads.
   int64_t n_shared_experts = 1;
   int64_t n_routed_experts = 16;  ///< 0: a dense model.
   int64_t num_experts_per_tok = 4;
@@ -75,9 +79,14 @@ struct ModelConfig {
   bool qk_norm = false;         ///< Qwen3: RMSNorm on each head of q and k.
   bool tie_word_embeddings = false;
   int64_t num_nextn_predict_layers = 0;  ///< Depth of multi-token prediction.
+  /// Order of eh_proj's input: [embedding ; hidden] as in the released checkpoints, or [hidden ;
+  /// embedding] as in the report's eq. 21.
+  bool mtp_embedding_first = true;
+  /// Depth 1 reads the main model's output after its final norm (as transformers does) or before.
+  bool mtp_after_norm = true;
   double initializer_range = 0.02;
-  int64_t bos_token_id = 0;
-  int64_t eos_token_id = 1;
+  int64_t bos_token_id = 0;  ///< -1 (null in YAML): none.
+  int64_t eos_token_id = 1;  ///< -1 (null in YAML): none.
   std::string hidden_act = "silu";
 
   bool uses_mla() const { return kv_lora_rank > 0; }
@@ -86,18 +95,21 @@ struct ModelConfig {
     return n_routed_experts > 0 && layer_idx >= first_k_dense_replace &&
            (layer_idx + 1) % decoder_sparse_step == 0;
   }
+  friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
 };
 
 struct RouterConfig {
   double bias_update_speed = 0.001;  ///< gamma of the loss-free balance; 0 turns it off.
   double sequence_loss_alpha =
       0.0001;  ///< alpha of the sequence-wise auxiliary loss; 0 turns it off.
+  friend bool operator==(const RouterConfig&, const RouterConfig&) = default;
 };
 
 struct DataSource {
   std::string path;     ///< Prefix of a .bin/.idx pair made by `cohort data prepare` (PREFIX,
                         ///< PREFIX.bin or PREFIX.idx).
   double weight = 1.0;  ///< Share of samples, normalised over the sources.
+  friend bool operator==(const DataSource&, const DataSource&) = default;
 };
 
 struct DataConfig {
@@ -106,6 +118,7 @@ struct DataConfig {
   std::string tokenizer;   ///< tokenizer.json to carry into checkpoints; empty: the one recorded
                            ///< beside the first source, if any.
   int64_t seq_len = 256;   ///< Tokens a model input row.
+  friend bool operator==(const DataConfig&, const DataConfig&) = default;
 };
 
 struct TrainConfig {
@@ -118,6 +131,7 @@ struct TrainConfig {
   double mtp_loss_weight = 0.3;  ///< lambda of the multi-token-prediction loss.
   int64_t max_skipped_in_a_row =
       10;  ///< Steps with a non-finite gradient are skipped; so many in a row end the run.
+  friend bool operator==(const TrainConfig&, const TrainConfig&) = default;
 };
 
 struct OptimizerConfig {
@@ -130,6 +144,7 @@ struct OptimizerConfig {
   double clip = 1.0;           ///< Global gradient norm; 0 turns clipping off.
   double momentum = 0.95;      ///< Muon's.
   double bucket_mb = 32;       ///< Gradients travel in buckets of about this many MiB.
+  friend bool operator==(const OptimizerConfig&, const OptimizerConfig&) = default;
 };
 
 struct ScheduleConfig {
@@ -137,12 +152,14 @@ struct ScheduleConfig {
   int64_t warmup_steps = 50;
   double min_lr_ratio = 0.1;  ///< The last step's learning rate over the peak.
   int64_t total_steps = 0;    ///< Steps the schedule is laid out for; 0 = train.steps.
+  friend bool operator==(const ScheduleConfig&, const ScheduleConfig&) = default;
 };
 
 struct CheckpointConfig {
   int64_t save_every = 100;  ///< Steps; 0: only at the end.
   int64_t keep = 3;          ///< Newest good checkpoints kept; 0: all.
   bool async = true;         ///< Training goes on while a checkpoint is written.
+  friend bool operator==(const CheckpointConfig&, const CheckpointConfig&) = default;
 };
 
 struct LogConfig {
@@ -150,6 +167,7 @@ struct LogConfig {
   int64_t validate_every = 100;  ///< Steps; 0: only at the end. Needs data.validation.
   int64_t validate_batches = 0;  ///< Global batches a validation; 0: the whole held-out set.
   int64_t samples_every = 10;    ///< RL: steps between lines of samples.jsonl.
+  friend bool operator==(const LogConfig&, const LogConfig&) = default;
 };
 
 struct Config {
@@ -163,6 +181,7 @@ struct Config {
   ScheduleConfig schedule;
   CheckpointConfig checkpoint;
   LogConfig log;
+  friend bool operator==(const Config&, const Config&) = default;
 };
 
 }  // namespace cohort::core

@@ -1,17 +1,27 @@
 // Hugging Face's config.json <-> ModelConfig.
 #pragma once
-#include "core/config/config.h"
-
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "core/config/config.h"
+
 namespace cohort::core {
 
-/// deepseek_v3, qwen2, qwen3, qwen3_moe. `where` (a path) stands in messages. Throws InputError for
-/// another architecture, a missing or mistyped field, or a feature that Cohort does not compute (an
-/// activation other than silu, sliding windows that are on, ...), naming the field.
+/// deepseek_v3, qwen2, qwen3, qwen3_moe, as transformers 4 and 5 write them. A field that is absent
+/// has the default of transformers 5; vocab_size, the widths and the numbers of layers and heads
+/// must be there. Of several eos tokens the first counts. `where` (a path) stands in messages.
+/// Throws InputError for another architecture, a missing or mistyped field, or a feature that
+/// Cohort does not compute (an activation other than silu, sliding windows that are on, ...),
+/// naming the field.
 ModelConfig model_config_from_hf(const nlohmann::json& json, const std::string& where);
-/// What transformers reads back as the same model.
+
+/// The same for a file, or for the config.json in a folder.
+ModelConfig read_hf_config(const std::string& path);
+
+/// What transformers 4 and 5 read back as the same model (without dtype: the writer of the weights
+/// adds it). A dense deepseek_v3 model is one whose layers all come before first_k_dense_replace.
+/// The two mtp_* fields, which transformers lacks, are added when they matter. Throws InputError
+/// when `config` is not a model that config.json can say.
 nlohmann::ordered_json model_config_to_hf(const ModelConfig& config);
 
 }  // namespace cohort::core

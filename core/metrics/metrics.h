@@ -1,4 +1,4 @@
-// What a run writes to be looked at: metrics.jsonl, TensorBoard events, one live line.
+// What a run writes to be looked at: metrics.jsonl, TensorBoard events, one live line, one page.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -7,22 +7,38 @@
 
 namespace cohort::core {
 
-/// Rank 0's log of a run in `dir`: metrics.jsonl, `tensorboard/events.out.tfevents.*`,
-/// `experts.jsonl` (loads a layer), and the progress line on stderr.
+/// Rank 0's log of a run in `dir`:
+///
+///   metrics.jsonl   one object a step, `step` first, then the scalars in the order given. A value
+///                   that is not finite is written as null, so that every line stays JSON.
+///   experts.jsonl   {"step": 7, "model.layers.3": [load of expert 0, 1, ...], ...}
+///   events.jsonl    {"step", "event", "text", "time"}: starts, resumes and what note() is told.
+///                   A history: a resume cuts nothing from it.
+///   tensorboard/    events.out.tfevents.*, a new file for each start; non-finite values survive.
+///
+/// Each write is one whole line or record, in the file before the call returns. A write that fails
+/// (a full disk) is dropped whole, warned about once, and training goes on.
 class RunLog {
  public:
-  /// resume_step >= 0: lines of later steps are cut from the .jsonl files, so that a resumed run
-  /// leaves the same file as an uninterrupted one. -1: a new run.
+  /// resume_step >= 0: the run goes on after that many steps; lines of later steps, and a last line
+  /// torn by a kill, are cut from metrics.jsonl and experts.jsonl, so that a resumed run leaves the
+  /// same lines as an uninterrupted one. -1: a new run; logs of an earlier one in `dir` are
+  /// removed. Throws InputError when `dir` cannot be written.
   RunLog(const std::string& dir, int64_t total_steps, int64_t resume_step);
+  /// Ends the live line with a newline.
   ~RunLog();
 
-  /// One step: scalars become one line of metrics.jsonl and TensorBoard scalars (keys with '/' keep
-  /// them). Flushed before it returns.
+  /// One step: scalars become one line of metrics.jsonl and TensorBoard scalars of the same names
+  /// (a
+  /// '/' groups them there). Two keys are running totals over the whole run: `tokens` and
+  /// `skipped_steps`; so is `wall_seconds`. A `step` among the scalars is ignored.
   void step(int64_t step, const nlohmann::ordered_json& scalars);
-  /// Loads of the routed experts of one step: {"model.layers.3": [int64 x E], ...} ->
-  /// experts.jsonl.
+  /// Loads of the routed experts of one step, in tokens: {"model.layers.3": [int64 x E], ...}.
   void expert_loads(int64_t step, const nlohmann::ordered_json& loads);
+  /// Something that is no number: {"event": "skipped", "text": "model.layers.3...: not finite"}.
+  void note(int64_t step, const std::string& event, const std::string& text);
   /// The live line: rewritten in place on a terminal, a plain line every few seconds elsewhere.
+  /// What it shows is told in core/metrics/progress.h.
   void progress(int64_t step, const nlohmann::ordered_json& scalars);
 
  private:
@@ -30,8 +46,10 @@ class RunLog {
   std::unique_ptr<State> state_;
 };
 
-/// Writes `dir`/report.html: one file without network access, with curves and expert-load heatmaps.
-/// Returns its path. Throws InputError when `dir` is not a run.
-std::string write_report(const std::string& dir);
+/// Writes `out` (empty: `dir`/report.html): one file without network access, with curves and
+/// expert-load heatmaps, and returns its path. A run that is still going, or has not logged a step
+/// yet, gives the page of what there is. Throws InputError when `dir` is not a run or `out` cannot
+/// be written.
+std::string write_report(const std::string& dir, const std::string& out = "");
 
 }  // namespace cohort::core

@@ -1,0 +1,27 @@
+// What the page of a run shows, gathered from its folder.
+#pragma once
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+namespace cohort::core {
+
+/// Reads the run in `dir` as streams and returns
+///
+///   name, dir, written        texts; `written` is the present time
+///   figures                   numbers of the header; only those that are known:
+///                             step, total_steps, loss, lm_loss, val_loss, val_loss_step,
+///                             val_bits_per_byte, gzip_bits_per_byte, tokens, tokens_per_second,
+///                             wall_seconds, skipped_steps, max_vio
+///   curves                    {key: Curve::json()} of every numeric key of metrics.jsonl
+///   loads                     LoadHistory::json()
+///   events                    [{step, event, text, time}], in the order of steps
+///   config                    text of config.yaml, or null
+///   data_card, summary        what those .json files hold, or null; long arrays are cut
+///   checkpoints               [{name, bytes}]
+///
+/// metrics.jsonl, config.yaml, data_card.json, summary.json, experts.jsonl, events.jsonl and
+/// checkpoints/ may each be missing, but not both of the first two: that is no run, and an
+/// InputError.
+nlohmann::ordered_json report_data(const std::filesystem::path& dir);
+
+}  // namespace cohort::core

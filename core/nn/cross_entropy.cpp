@@ -1,0 +1,135 @@
+#include "core/nn/cross_entropy.h"
+
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+
+#include "core/nn/kernel_types.h"
+#include "kernels/cpu/cross_entropy.h"
+
+namespace cohort::core {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+/// Logits held at a time: enough rows for the products to run at full speed, and for usual
+/// vocabularies few enough bytes to stay in the last-level cache.
+constexpr int64_t kLogits = 1 << 20;
+constexpr int64_t kLeastRows = 256;
+
+/// The loss and, where wanted, its gradients, over rows that all have a target.
+struct Evaluation {
+  double loss = 0;
+  at::Tensor d_x;     ///< As x.
+  at::Tensor d_head;  ///< In the dtype of sums.
+};
+
+Evaluation evaluate(const at::Tensor& x,
+                    const at::Tensor& head,
+                    const at::Tensor& target,
+                    bool want_x,
+                    bool want_head) {
+  const int64_t rows = x.size(0), classes = head.size(0);
+  const int64_t chunk = std::min(rows, std::max(kLogits / classes, kLeastRows));
+  Evaluation e;
+  if (want_x) e.d_x = at::empty_like(x);
+  if (want_head)
+    e.d_head = at::zeros(head.sizes(), head.options().dtype(sum_dtype(head.scalar_type())));
+  auto buffer = at::empty({chunk, classes}, x.options());
+  std::vector<double> losses(chunk);
+  for (int64_t begin = 0; begin < rows; begin += chunk) {
+    const int64_t count = std::min(chunk, rows - begin);
+    const auto x_rows = x.narrow(0, begin, count);
+    auto logits = buffer.narrow(0, 0, count);
+    at::mm_out(logits, x_rows, head.t());
+    with_kernel_type("linear_cross_entropy_sum", logits, [&]<class T>(T) {
+      kernels::cross_entropy<T>(elements<T>(logits),
+                                target.const_data_ptr<int64_t>() + begin,
+                                count,
+                                classes,
+                                want_x || want_head,
+                                losses.data());
+    });
+    for (int64_t i = 0; i < count; ++i) e.loss += losses[i];
+    if (want_x) {
+      auto d_x = e.d_x.narrow(0, begin, count);
+      at::mm_out(d_x, logits, head);
+    }
+    if (want_head && e.d_head.scalar_type() == x.scalar_type())
+      e.d_head.addmm_(logits.t(), x_rows);
+    else if (want_head)
+      e.d_head.add_(at::mm(logits.t(), x_rows));
+  }
+  return e;
+}
+
+struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
+  static at::Tensor forward(AutogradContext* ctx,
+                            const at::Tensor& x,
+                            const at::Tensor& head,
+                            const at::Tensor& target,
+                            bool want_x,
+                            bool want_head) {
+    // Only rows with a target are multiplied.
+    const auto scored = target.ge(0).nonzero().squeeze(1);
+    const bool all = scored.size(0) == target.size(0);
+    auto e = all ? evaluate(x, head, target, want_x, want_head)
+                 : evaluate(x.index_select(0, scored),
+                            head,
+                            target.index_select(0, scored),
+                            want_x,
+                            want_head);
+    if (!all && want_x) e.d_x = at::zeros_like(x).index_copy_(0, scored, e.d_x);
+    ctx->save_for_backward({e.d_x, e.d_head});
+    ctx->saved_data["dtype"] = static_cast<int64_t>(head.scalar_type());
+    return at::scalar_tensor(e.loss, x.options().dtype(sum_dtype(x.scalar_type())));
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list gradients) {
+    const auto saved = ctx->get_saved_variables();
+    const double scale = gradients[0].item<double>();
+    const auto dtype = static_cast<at::ScalarType>(ctx->saved_data["dtype"].toInt());
+    at::Tensor d_x, d_head;
+    if (saved[0].defined()) d_x = scale == 1 ? saved[0] : saved[0].mul(scale);
+    if (saved[1].defined()) d_head = (scale == 1 ? saved[1] : saved[1].mul(scale)).to(dtype);
+    return {d_x, d_head, at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor linear_cross_entropy_sum(const at::Tensor& x,
+                                    const at::Tensor& head,
+                                    const at::Tensor& target) {
+  COHORT_CHECK(x.dim() == 2 && head.dim() == 2 && x.size(1) == head.size(1) &&
+                   x.scalar_type() == head.scalar_type(),
+               "linear_cross_entropy_sum: x {} {} and head {} {} do not fit",
+               fmt::join(x.sizes(), " x "),
+               at::toString(x.scalar_type()),
+               fmt::join(head.sizes(), " x "),
+               at::toString(head.scalar_type()));
+  COHORT_CHECK(target.dim() == 1 && target.size(0) == x.size(0) &&
+                   target.scalar_type() == at::kLong && target.device().is_cpu(),
+               "linear_cross_entropy_sum: target must be {} int64 on the CPU, not {} {}",
+               x.size(0),
+               fmt::join(target.sizes(), " x "),
+               at::toString(target.scalar_type()));
+  const auto targets = target.contiguous();
+  const int64_t* t = targets.const_data_ptr<int64_t>();
+  const auto beyond = std::find_if(
+      t, t + targets.numel(), [&](int64_t id) { return id >= head.size(0) || id < -1; });
+  COHORT_CHECK(beyond == t + targets.numel(),
+               "linear_cross_entropy_sum: target {} at row {} is not below {} nor -1",
+               *beyond,
+               beyond - t,
+               head.size(0));
+  const bool recording = at::GradMode::is_enabled();
+  return LinearCrossEntropy::apply(x.contiguous(),
+                                   head.contiguous(),
+                                   targets,
+                                   recording && x.requires_grad(),
+                                   recording && head.requires_grad());
+}
+
+}  // namespace cohort::core

@@ -1,0 +1,164 @@
+// What the checkpoint tests share: a world of one rank, a folder that goes away, small contents.
+#pragma once
+#include <spdlog/sinks/ostream_sink.h>
+#include <spdlog/spdlog.h>
+#include <sys/resource.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "distributed/checkpoint.h"
+
+namespace cohort::tests {
+
+namespace fs = std::filesystem;
+
+/// The world of a process that runs alone.
+class SoloCommunicator final : public distributed::Communicator {
+ public:
+  int rank() const override { return 0; }
+  int size() const override { return 1; }
+  const std::string& axis() const override { return axis_; }
+  void barrier() override {}
+  void all_reduce(at::Tensor&, distributed::ReduceOp) override {}
+  void broadcast(at::Tensor&, int) override {}
+  void all_gather(at::Tensor& out, const at::Tensor& in) override { out.copy_(in); }
+  std::unique_ptr<distributed::Work> reduce_scatter_async(at::Tensor& out,
+                                                          const at::Tensor& in) override {
+    out.copy_(in);
+    return nullptr;
+  }
+  void all_to_all_counts(const int64_t* send, int64_t* receive, int64_t per_rank) override {
+    std::copy(send, send + per_rank, receive);
+  }
+  void all_to_all_v(at::Tensor& out,
+                    const std::vector<int64_t>&,
+                    const at::Tensor& in,
+                    const std::vector<int64_t>&) override {
+    out.copy_(in);
+  }
+  std::vector<std::string> all_gather_text(const std::string& text) override { return {text}; }
+
+ private:
+  std::string axis_ = "world";
+};
+
+inline distributed::Mesh solo_mesh() {
+  distributed::Mesh mesh;
+  mesh.world = std::make_shared<SoloCommunicator>();
+  return mesh;
+}
+
+/// A folder that goes with its owner; in memory where there is such a place, as hundreds of fsyncs
+/// take their time on a busy disk.
+struct ScratchFolder {
+  std::string path;
+  ScratchFolder() {
+    for (const fs::path& parent : {fs::path("/dev/shm"), fs::temp_directory_path()}) {
+      path = (parent / "cohort_checkpoint_XXXXXX").string();
+      if (mkdtemp(path.data())) return;
+    }
+    throw std::runtime_error("no place for a scratch folder");
+  }
+  ~ScratchFolder() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+  ScratchFolder(const ScratchFolder&) = delete;
+  std::string operator/(const std::string& name) const { return path + "/" + name; }
+};
+
+inline std::string read_bytes(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::stringstream all;
+  all << in.rdbuf();
+  return all.str();
+}
+
+inline void write_bytes(const std::string& path, const std::string& content) {
+  std::ofstream(path, std::ios::binary) << content;
+}
+
+inline distributed::CheckpointSlice whole(const std::string& name, const at::Tensor& value) {
+  return {name, value.sizes().vec(), 0, value.numel(), value};
+}
+
+/// A few tensors whose values tell the step.
+inline distributed::CheckpointContent small_content(int64_t step) {
+  distributed::CheckpointContent content;
+  const auto value = at::arange(12, at::kFloat) + static_cast<double>(step);
+  content.model = {whole("layer.weight", value.view({3, 4})),
+                   whole("layer.bias", value.slice(0, 0, 3).to(at::kBFloat16))};
+  content.optimizer = {{"layer.weight#exp_avg", {3, 4}, 0, 5, value.slice(0, 0, 5)},
+                       {"layer.weight#exp_avg", {3, 4}, 5, 12, value.slice(0, 5, 12)}};
+  content.state = {{"step", step}, {"seed", 18446744073709551615ull}, {"lr", 0.1}};
+  content.files = {{"config.json", "{\"hidden_size\": 4}\n"}};
+  return content;
+}
+
+inline bool same_bytes(const at::Tensor& a, const at::Tensor& b) {
+  return a.scalar_type() == b.scalar_type() && a.sizes() == b.sizes() &&
+         (a.nbytes() == 0 || std::memcmp(a.data_ptr(), b.data_ptr(), a.nbytes()) == 0);
+}
+
+inline std::vector<int64_t> steps_in(const std::string& folder) {
+  std::vector<int64_t> steps;
+  for (const auto& checkpoint : distributed::checkpoints_in(folder))
+    steps.push_back(checkpoint.step);
+  return steps;
+}
+
+/// Names in a folder, sorted.
+inline std::vector<std::string> names_in(const std::string& folder) {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+/// No file of this process can grow past `bytes` while this lives: a disk that is full.
+class SmallDisk {
+ public:
+  explicit SmallDisk(rlim_t bytes) {
+    getrlimit(RLIMIT_FSIZE, &before_);
+    handler_ = std::signal(SIGXFSZ, SIG_IGN);
+    struct rlimit low = before_;
+    low.rlim_cur = bytes;
+    setrlimit(RLIMIT_FSIZE, &low);
+  }
+  ~SmallDisk() {
+    setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, handler_);
+  }
+
+ private:
+  struct rlimit before_ {};
+  void (*handler_)(int);
+};
+
+/// Collects what is logged while this lives.
+class CapturedLog {
+ public:
+  CapturedLog() : before_(spdlog::default_logger()) {
+    auto logger = std::make_shared<spdlog::logger>(
+        "captured", std::make_shared<spdlog::sinks::ostream_sink_mt>(out_));
+    logger->set_pattern("%l: %v");
+    spdlog::set_default_logger(logger);
+  }
+  ~CapturedLog() { spdlog::set_default_logger(before_); }
+  std::string text() const { return out_.str(); }
+  int64_t lines() const {
+    const std::string all = text();
+    return std::count(all.begin(), all.end(), '\n');
+  }
+
+ private:
+  std::shared_ptr<spdlog::logger> before_;
+  std::ostringstream out_;
+};
+
+}  // namespace cohort::tests
