@@ -157,14 +157,12 @@ void print(const std::string& message, int of_rank) {
 /// The job's exit code when every rank has come to its end; the first rank with a message prints
 /// it.
 int conclude(const std::vector<Ending>& endings) {
-  int64_t code = 0;
-  bool all_alike = true, only_bad_input = true;
+  int64_t code = 0;  // Bad input's only when nothing else happened.
+  bool all_alike = true;
   for (const Ending& ending : endings) {
     all_alike = all_alike && ending.message == endings[0].message;
-    only_bad_input = only_bad_input && (ending.code == 0 || ending.code == 2);
-    if (ending.code != 0 && code == 0) code = ending.code;
+    if (ending.code != 0 && (code == 0 || code == 2)) code = ending.code;
   }
-  if (code != 0 && !only_bad_input) code = 1;
   bool first_with_it = true;
   for (int other = 0; other < rank; ++other)
     first_with_it = first_with_it && endings[other].message != endings[rank].message;

@@ -22,7 +22,7 @@ struct Case {
   std::string name;
   core::ModelConfig model = tests::tiny_model();
   /// Selection biases at the start: pushes tokens away from or towards experts.
-  std::vector<double> bias;
+  std::vector<double> bias{};
   std::string optimizer = "adamw";
   at::ScalarType dtype = at::kDouble;
 };

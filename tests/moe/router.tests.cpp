@@ -35,8 +35,8 @@ TEST_CASE("Routing, balance and the sequence-wise loss equal the reference",
     const auto config = config_of(t);
     const double alpha = t["alpha"].item<double>();
     // fp64 to 1e-12 (rounding only); fp32 to 1e-6 (its resolution of values near 1).
-    for (const auto [dtype, tolerance] : {std::pair{at::kDouble, 1e-12}, {at::kFloat, 1e-6}}) {
-      const at::Tensor logits = t["logits"].to(dtype).requires_grad_();
+    for (const auto& [dtype, tolerance] : {std::pair{at::kDouble, 1e-12}, {at::kFloat, 1e-6}}) {
+      const at::Tensor logits = t["logits"].to(dtype).detach().clone().requires_grad_();
       const auto routing = moe::route(logits, t["bias"].to(dtype), 1, config);
       REQUIRE(at::equal(routing.expert_TK, t["indices"]));
       CHECK(largest_difference(routing.gate_TK, t["weights"]) < tolerance);
@@ -48,7 +48,8 @@ TEST_CASE("Routing, balance and the sequence-wise loss equal the reference",
     const at::Tensor load = at::bincount(t["indices"].flatten(), {}, config.n_routed_experts);
     CHECK(at::equal(load, t["load"]));
     moe::update_bias(bias, load, t["gamma"].item<double>());
-    CHECK(largest_difference(bias, t["bias_next"]) < 1e-15);
+    // The reference rounds gamma to fp32 before it adds it.
+    CHECK(largest_difference(bias, t["bias_next"]) < 1e-7 * t["gamma"].item<double>());
   }
 }
 
