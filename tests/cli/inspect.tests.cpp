@@ -70,7 +70,8 @@ Outcome inspect(const std::vector<std::string>& arguments) {
 struct SmallRun {
   ScratchFolder folder;
   SmallRun() {
-    distributed::CheckpointWriter writer(folder / "checkpoints", solo_mesh(), 0, false);
+    distributed::CheckpointWriter writer(
+        folder / "checkpoints", distributed::make_local_mesh(), 0, false);
     for (const int64_t step : {1, 2}) writer.save(step, small_content(step));
   }
   std::string step(int64_t step) const {

@@ -89,7 +89,7 @@ TEST_CASE("a checkpoint of several ranks loads on one, and one of one rank on se
     CHECK(writer.finish());
   }
   if (rank == 0) {
-    CheckpointWriter writer(folder / "one", solo_mesh(), 2, false);
+    CheckpointWriter writer(folder / "one", make_local_mesh(), 2, false);
     writer.save(3, share_of(3, 0, 1));
     CHECK(writer.finish());
   }

@@ -18,7 +18,7 @@ constexpr bool kSync = false, kAsync = true;
 
 /// One checkpoint of small_content(step) and its folder.
 std::string write_small(const std::string& folder, int64_t step, int64_t keep = 0) {
-  CheckpointWriter writer(folder, solo_mesh(), keep, kSync);
+  CheckpointWriter writer(folder, make_local_mesh(), keep, kSync);
   writer.save(step, small_content(step));
   REQUIRE(writer.finish());
   return checkpoints_in(folder).front().path;
@@ -44,7 +44,7 @@ TEST_CASE("a checkpoint gives back tensors of every dtype, whole and in part, an
   content.model.push_back(whole("scalar", at::scalar_tensor(2.5, at::kDouble)));
   content.model.push_back(whole("empty", at::empty({0, 3}, at::kFloat)));
   const auto given = content;
-  CheckpointWriter writer(folder / "checkpoints", solo_mesh(), 3, kAsync);
+  CheckpointWriter writer(folder / "checkpoints", make_local_mesh(), 3, kAsync);
   CHECK(writer.finish());
   writer.save(40, std::move(content));
   REQUIRE(writer.finish());
@@ -169,7 +169,7 @@ TEST_CASE("a cut, missing or longer file of a checkpoint is found and named",
 TEST_CASE("the newest good checkpoint is found, and the damaged ones before it are named",
           "[distributed-checkpoint]") {
   const ScratchFolder folder;
-  const auto mesh = solo_mesh();
+  const auto mesh = make_local_mesh();
   CHECK_FALSE(newest_good_checkpoint(folder / "none", mesh));
   CHECK_FALSE(newest_good_checkpoint(folder.path, mesh));
   for (const int64_t step : {9, 10, 100}) write_small(folder.path, step);
@@ -201,7 +201,7 @@ TEST_CASE("a save that fails says why once, touches nothing, and the next one wo
           "[distributed-checkpoint]") {
   const ScratchFolder folder;
   const bool async = GENERATE(kSync, kAsync);
-  CheckpointWriter writer(folder / "c", solo_mesh(), 1, async);
+  CheckpointWriter writer(folder / "c", make_local_mesh(), 1, async);
   writer.save(1, small_content(1));
   REQUIRE(writer.finish());
   const auto fails = [&](CheckpointContent content, const std::string& reason) {
@@ -268,20 +268,20 @@ TEST_CASE("only the newest K checkpoints stay, and never fewer good ones",
     REQUIRE(writer.finish());
   };
   {
-    CheckpointWriter writer(folder.path, solo_mesh(), 2, kAsync);
+    CheckpointWriter writer(folder.path, make_local_mesh(), 2, kAsync);
     for (const int64_t step : {10, 20, 30}) save(writer, step);
     CHECK(steps_in(folder.path) == Steps{30, 20});
   }
   // A later run counts what it finds, as far as the files are there.
   fs::resize_file(folder / "step-00000030/config.json", 1);
-  CheckpointWriter writer(folder.path, solo_mesh(), 2, kAsync);
+  CheckpointWriter writer(folder.path, make_local_mesh(), 2, kAsync);
   save(writer, 40);
   CHECK(steps_in(folder.path) == Steps{40, 30, 20});  // 30 is broken: 20 is the second good one.
   save(writer, 50);
   CHECK(steps_in(folder.path) == Steps{50, 40});
   {
     // Resumed before 40, having passed 40 and 50 over: those are not counted and not touched.
-    CheckpointWriter resumed(folder.path, solo_mesh(), 1, kAsync);
+    CheckpointWriter resumed(folder.path, make_local_mesh(), 1, kAsync);
     save(resumed, 35);
     CHECK(steps_in(folder.path) == Steps{50, 40, 35});
     save(resumed, 40);  // Replaces the one that is there.
@@ -290,7 +290,7 @@ TEST_CASE("only the newest K checkpoints stay, and never fewer good ones",
     save(resumed, 60);
     CHECK(steps_in(folder.path) == Steps{60});
   }
-  CheckpointWriter keeps_all(folder.path, solo_mesh(), 0, kSync);
+  CheckpointWriter keeps_all(folder.path, make_local_mesh(), 0, kSync);
   for (const int64_t step : {70, 80, 90}) save(keeps_all, step);
   CHECK(steps_in(folder.path) == Steps{90, 80, 70, 60});
   CHECK(CheckpointReader(folder / "step-00000090").state()["step"] == 90);
@@ -298,7 +298,7 @@ TEST_CASE("only the newest K checkpoints stay, and never fewer good ones",
 
 TEST_CASE("saving a step again replaces it whole", "[distributed-checkpoint]") {
   const ScratchFolder folder;
-  CheckpointWriter writer(folder.path, solo_mesh(), 3, kSync);
+  CheckpointWriter writer(folder.path, make_local_mesh(), 3, kSync);
   writer.save(5, small_content(5));
   auto other = small_content(6);
   other.optimizer.clear();
@@ -320,20 +320,21 @@ TEST_CASE("what a dead run left is removed, and what it was about to replace com
   write_bytes(folder / ".tmp-step-00000004/model-00001-of-00001.safetensors", "half");
   fs::create_directories(folder / ".del-step-00000000");
   fs::create_directories(folder / ".tmp-notes");  // Not ours.
-  CHECK(newest_good_checkpoint(folder.path, solo_mesh()) == folder / "step-00000003");
-  const CheckpointWriter writer(folder.path, solo_mesh(), 3, kAsync);
+  CHECK(newest_good_checkpoint(folder.path, make_local_mesh()) == folder / "step-00000003");
+  const CheckpointWriter writer(folder.path, make_local_mesh(), 3, kAsync);
   CHECK(names_in(folder.path) ==
         std::vector<std::string>{".tmp-notes", "step-00000001", "step-00000002", "step-00000003"});
   CHECK(verify_checkpoint(folder / "step-00000003").empty());
 
   write_bytes(folder / "file", "");
-  CHECK_THROWS_AS(CheckpointWriter(folder / "file", solo_mesh(), 3, kAsync), InputError);
-  CHECK_THROWS_AS(CheckpointWriter(folder / "file/under", solo_mesh(), 3, kAsync), InputError);
+  CHECK_THROWS_AS(CheckpointWriter(folder / "file", make_local_mesh(), 3, kAsync), InputError);
+  CHECK_THROWS_AS(CheckpointWriter(folder / "file/under", make_local_mesh(), 3, kAsync),
+                  InputError);
 }
 
 TEST_CASE("training on after save() does not change what is saved", "[distributed-checkpoint]") {
   const ScratchFolder folder;
-  CheckpointWriter writer(folder.path, solo_mesh(), 2, kAsync);
+  CheckpointWriter writer(folder.path, make_local_mesh(), 2, kAsync);
   auto weight = at::full({1 << 22}, 1.0), moment = at::full({1 << 22}, 1.0);
   for (const int64_t step : {1, 2, 3}) {
     CheckpointContent content;

@@ -17,13 +17,6 @@ namespace cohort::tests {
 
 namespace fs = std::filesystem;
 
-/// The world of a process that runs alone, also where it is one of several.
-inline distributed::Mesh solo_mesh() {
-  distributed::Mesh mesh;
-  mesh.world = distributed::local_communicator("world");
-  return mesh;
-}
-
 /// A folder that goes with its owner; in memory where there is such a place, as hundreds of fsyncs
 /// take their time on a busy disk.
 struct ScratchFolder {

@@ -97,7 +97,7 @@ int64_t kill_at_every_operation(const std::string& start,
     const ScratchFolder folder;
     fs::copy(start, folder / "c", fs::copy_options::recursive);
     const int status = in_child([&] {
-      CheckpointWriter writer(folder / "c", solo_mesh(), 2, true);
+      CheckpointWriter writer(folder / "c", make_local_mesh(), 2, true);
       operations_left = operation;
       writer.save(step, small_content(step));
       if (!writer.finish()) ::_exit(4);
@@ -108,7 +108,7 @@ int64_t kill_at_every_operation(const std::string& start,
       REQUIRE(WEXITSTATUS(status) == 0);
       return operation - 1;
     }
-    const auto newest = newest_good_checkpoint(folder / "c", solo_mesh());
+    const auto newest = newest_good_checkpoint(folder / "c", make_local_mesh());
     REQUIRE(newest);
     REQUIRE(newest == checkpoints_in(folder / "c").front().path);
     const auto steps = steps_in(folder / "c");
@@ -116,7 +116,7 @@ int64_t kill_at_every_operation(const std::string& start,
     REQUIRE(allowed.count(steps) == 1);
     require_all_good(folder / "c");
     // The next run starts on clean ground.
-    const CheckpointWriter next(folder / "c", solo_mesh(), 2, true);
+    const CheckpointWriter next(folder / "c", make_local_mesh(), 2, true);
     REQUIRE(names_in(folder / "c").size() == steps.size());
     require_all_good(folder / "c");
   }
@@ -127,7 +127,7 @@ int64_t kill_at_every_operation(const std::string& start,
 TEST_CASE("in a process of its own: killed before every file operation", "[.][checkpoint-kill]") {
   const ScratchFolder start;
   {
-    CheckpointWriter writer(start.path, solo_mesh(), 2, true);
+    CheckpointWriter writer(start.path, make_local_mesh(), 2, true);
     for (const int64_t step : {1, 2}) writer.save(step, small_content(step));
   }
   const auto operations = kill_at_every_operation(start.path, 3, {{2, 1}, {3, 2, 1}, {3, 2}});
@@ -140,7 +140,7 @@ TEST_CASE("in a process of its own: killed at random moments", "[.][checkpoint-k
   int64_t last_committed = 1, survived = 0, interrupted = 0;
   const auto start = std::chrono::steady_clock::now();
   {
-    CheckpointWriter writer(folder / "c", solo_mesh(), 3, true);
+    CheckpointWriter writer(folder / "c", make_local_mesh(), 3, true);
     writer.save(1, small_content(1));
   }
   const double one_save_us =
@@ -151,7 +151,7 @@ TEST_CASE("in a process of its own: killed at random moments", "[.][checkpoint-k
     const int64_t first = last_committed + 1;
     const int status = in_child(
         [&] {
-          CheckpointWriter writer(folder / "c", solo_mesh(), 3, true);
+          CheckpointWriter writer(folder / "c", make_local_mesh(), 3, true);
           for (int64_t step = first;; ++step) {
             writer.save(step, small_content(step));
             if (!writer.finish()) ::_exit(4);
@@ -169,7 +169,7 @@ TEST_CASE("in a process of its own: killed at random moments", "[.][checkpoint-k
     REQUIRE(was_killed(status));
     const auto names = names_in(folder / "c");
     interrupted += std::any_of(names.begin(), names.end(), [](auto& n) { return n[0] == '.'; });
-    REQUIRE(newest_good_checkpoint(folder / "c", solo_mesh()));
+    REQUIRE(newest_good_checkpoint(folder / "c", make_local_mesh()));
     require_all_good(folder / "c");
     const int64_t newest = steps_in(folder / "c").front();
     REQUIRE(newest >= last_committed);
