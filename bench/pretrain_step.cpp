@@ -1,5 +1,5 @@
-// Cohort's side of bench/pretrain: seconds of a training step (forward, backward, clip 1.0, AdamW) on
-// random tokens, as one JSON line. Under mpirun the experts are spread over the ranks.
+// Cohort's side of bench/pretrain: seconds of a training step (forward, backward, clip 1.0, AdamW)
+// on random tokens, as one JSON line. Under mpirun the experts are spread over the ranks.
 #include <ATen/Parallel.h>
 #include <omp.h>
 

@@ -15,7 +15,9 @@ constexpr Subcommand kSubcommands[] = {
     {"pretrain", "Train a model on token sets", cohort::cli::add_pretrain},
     {"data", "Turn text into token sets, and look into them", cohort::cli::add_data},
     {"tokenizer", "Train, encode, decode", cohort::cli::add_tokenizer},
-    {"inspect", "Tell what a checkpoint holds; --verify checks every byte", cohort::cli::add_inspect},
+    {"inspect",
+     "Tell what a checkpoint holds; --verify checks every byte",
+     cohort::cli::add_inspect},
     {"report", "Write a run's page of plots", cohort::cli::add_report},
 };
 

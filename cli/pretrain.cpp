@@ -19,7 +19,8 @@ Run add_pretrain(CLI::App& app) {
   };
   auto options = std::make_shared<Options>();
   app.add_option("--config", options->config, "YAML file of the run")->required();
-  app.add_option("overrides", options->overrides, "Settings that replace the file's: train.steps=500");
+  app.add_option(
+      "overrides", options->overrides, "Settings that replace the file's: train.steps=500");
   app.add_flag("--resume", options->resume, "Go on from the newest good checkpoint of run.dir");
   app.add_flag("--print-config", options->print_config, "Show every setting as resolved, and end");
   app.footer(core::config_reference());

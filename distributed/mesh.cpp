@@ -95,4 +95,14 @@ Mesh make_mesh(const core::MeshConfig& config) {
   return mesh;
 }
 
+Mesh make_local_mesh() {
+  return {{},
+          local_communicator("world"),
+          local_communicator("dp"),
+          local_communicator("ep"),
+          local_communicator("edp"),
+          local_communicator("dp (gradients)"),
+          local_communicator("edp (gradients)")};
+}
+
 }  // namespace cohort::distributed

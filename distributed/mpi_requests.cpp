@@ -18,8 +18,11 @@ namespace {
 std::atomic<int64_t> piece_bytes{int64_t{256} << 20};
 
 // Polls that give the core away but do not sleep: an exchange between running ranks ends within
-// them. Later ones sleep, because with more ranks than cores a sleeper costs nothing.
-constexpr int kEagerPolls = 200;
+// them. Later ones sleep, because with more ranks than cores a sleeper costs nothing. A long
+// message goes through shared memory bit by bit, pushed by polls, so it gets more of them.
+constexpr int64_t kEagerPolls = 200;
+constexpr int64_t kBytesAPoll = 4096;
+constexpr int kPollsATest = 8;
 constexpr auto kShortSleep = std::chrono::microseconds(20);
 constexpr auto kLongSleep = std::chrono::microseconds(100);
 constexpr int kShortSleeps = 100;
@@ -60,6 +63,7 @@ void Requests::add(MPI_Request request) {
 }
 
 void Requests::receive(void* data, int64_t bytes, int from) {
+  bytes_posted_ += bytes;
   auto* bytes_at = static_cast<char*>(data);
   for (const int64_t piece = piece_bytes; bytes > 0;) {
     const int count = static_cast<int>(std::min(bytes, piece));
@@ -74,6 +78,7 @@ void Requests::receive(void* data, int64_t bytes, int from) {
 }
 
 void Requests::send(const void* data, int64_t bytes, int to) {
+  bytes_posted_ += bytes;
   const auto* bytes_at = static_cast<const char*>(data);
   for (const int64_t piece = piece_bytes; bytes > 0;) {
     const int count = static_cast<int>(std::min(bytes, piece));
@@ -126,20 +131,21 @@ int Requests::poll() {
 }
 
 bool Requests::test() {
-  poll();
+  for (int i = 0; i < kPollsATest && !done(); ++i) poll();
   return done();
 }
 
 void Requests::wait() {
   const auto start = std::chrono::steady_clock::now();
-  for (int idle_polls = 0; !done();) {
+  const int64_t eager_polls = kEagerPolls + bytes_posted_ / kBytesAPoll;
+  for (int64_t idle_polls = 0; !done();) {
     idle_polls = poll() > 0 ? 0 : idle_polls + 1;
     if (done()) return;
-    if (idle_polls < kEagerPolls) {
+    if (idle_polls < eager_polls) {
       sched_yield();
       continue;
     }
-    std::this_thread::sleep_for(idle_polls < kEagerPolls + kShortSleeps ? kShortSleep : kLongSleep);
+    std::this_thread::sleep_for(idle_polls < eager_polls + kShortSleeps ? kShortSleep : kLongSleep);
     const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - start;
     const double limit = collective_timeout();
     if (limit > 0 && waited.count() > limit) give_up(waited.count());

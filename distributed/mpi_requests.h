@@ -57,6 +57,7 @@ class Requests {
   std::vector<MPI_Request> active_;
   std::vector<int> from_;      ///< Of each active one: the rank that it receives from, or -1.
   std::vector<int> expected_;  ///< Bytes of each receive.
+  int64_t bytes_posted_ = 0;
   std::vector<at::Tensor> buffers_;
   std::vector<int> finished_;
   std::vector<MPI_Status> statuses_;

@@ -1,10 +1,11 @@
 #include "distributed/rank_sums.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <type_traits>
 
 #include "core/base/error.h"
-#include "kernels/cpu/parallel.h"
 
 namespace cohort::distributed {
 namespace {
@@ -35,7 +36,7 @@ void reduce_range(T* out,
 template <class Sum, class T>
 void reduce(void* out, const std::vector<const void*>& rows, int64_t n, ReduceOp op) {
   T* to = static_cast<T*>(out);
-  kernels::parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, n, kGrain, [&](int64_t begin, int64_t end) {
     switch (op) {
       case ReduceOp::kSum:
         reduce_range<Sum>(to, rows, begin, end, [](Sum a, Sum b) { return a + b; });

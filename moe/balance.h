@@ -5,9 +5,9 @@
 
 namespace cohort::moe {
 
-/// bias_E += gamma * sign(mean load - load_E). load_E int64: how often each expert was chosen in the
-/// whole step, over all ranks and micro-batches. Exact in integers; an expert whose load is the mean
-/// does not move.
+/// bias_E += gamma * sign(mean load - load_E). load_E int64: how often each expert was chosen in
+/// the whole step, over all ranks and micro-batches. Exact in integers; an expert whose load is the
+/// mean does not move.
 void update_bias(at::Tensor& bias_E, const at::Tensor& load_E, double gamma);
 
 /// MaxVio = max load / mean load - 1; 0 when nothing was routed.

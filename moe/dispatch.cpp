@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/base/error.h"
+#include "core/nn/kernel_types.h"
 #include "kernels/cpu/dispatch.h"
 
 namespace cohort::moe {
@@ -13,49 +14,27 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// Calls body with null pointers of the row's and the gate's C++ types.
-template <class Body>
-void with_row_type(const at::Tensor& rows, const Body& body) {
-  switch (rows.scalar_type()) {
-    case at::kFloat:
-      return body(static_cast<float*>(nullptr), static_cast<float*>(nullptr));
-    case at::kDouble:
-      return body(static_cast<double*>(nullptr), static_cast<double*>(nullptr));
-    case at::kBFloat16:
-      return body(static_cast<kernels::Bf16*>(nullptr), static_cast<float*>(nullptr));
-    default:
-      throw Error(fmt::format("dispatch takes fp32, fp64 or bf16 rows, not {}",
-                              c10::toString(rows.scalar_type())));
-  }
-}
-
-template <class T>
-const T* in(const at::Tensor& t) {
-  return static_cast<const T*>(t.const_data_ptr());
-}
-template <class T>
-T* out(at::Tensor& t) {
-  return static_cast<T*>(t.mutable_data_ptr());
-}
-
 at::Tensor gather(const at::Tensor& rows, const at::Tensor& index, int64_t divisor) {
   at::Tensor result = at::empty({index.numel(), rows.size(1)}, rows.options());
-  with_row_type(rows, [&]<class Row, class Gate>(Row*, Gate*) {
-    kernels::gather_rows(in<Row>(rows),
-                         in<int64_t>(index),
+  core::with_kernel_type("dispatch", rows, [&]<class Row>(Row) {
+    kernels::gather_rows(core::elements<Row>(rows),
+                         core::elements<int64_t>(index),
                          divisor,
                          index.numel(),
                          rows.size(1),
-                         out<Row>(result));
+                         core::elements<Row>(result));
   });
   return result;
 }
 
 at::Tensor scatter(const at::Tensor& rows, const at::Tensor& index) {
   at::Tensor result = at::empty_like(rows);
-  with_row_type(rows, [&]<class Row, class Gate>(Row*, Gate*) {
-    kernels::scatter_rows(
-        in<Row>(rows), in<int64_t>(index), rows.size(0), rows.size(1), out<Row>(result));
+  core::with_kernel_type("dispatch", rows, [&]<class Row>(Row) {
+    kernels::scatter_rows(core::elements<Row>(rows),
+                          core::elements<int64_t>(index),
+                          rows.size(0),
+                          rows.size(1),
+                          core::elements<Row>(result));
   });
   return result;
 }
@@ -79,14 +58,14 @@ at::Tensor from_experts(const at::Tensor& rows, const DispatchPlan& plan) {
 
 at::Tensor sum_pairs(const at::Tensor& pairs, const at::Tensor& gate, const DispatchPlan& plan) {
   at::Tensor result = at::empty({plan.T, pairs.size(1)}, pairs.options());
-  with_row_type(pairs, [&]<class Row, class Gate>(Row*, Gate*) {
-    kernels::combine_rows(in<Row>(pairs),
-                          in<int64_t>(plan.place_of),
-                          gate.defined() ? in<Gate>(gate) : nullptr,
+  core::with_kernel_type("combine", pairs, [&]<class Row>(Row) {
+    kernels::combine_rows(core::elements<Row>(pairs),
+                          core::elements<int64_t>(plan.place_of),
+                          core::elements<kernels::Sum<Row>>(gate),
                           plan.T,
                           plan.K,
                           pairs.size(1),
-                          out<Row>(result));
+                          core::elements<Row>(result));
   });
   return result;
 }
@@ -129,16 +108,16 @@ struct CombineFunction : torch::autograd::Function<CombineFunction> {
     const DispatchPlan& plan = saved_plan(context);
     const at::Tensor d_out = gradients[0].contiguous();
     at::Tensor d_pairs = at::empty_like(pairs), d_gate = at::empty_like(gate);
-    with_row_type(pairs, [&]<class Row, class Gate>(Row*, Gate*) {
-      kernels::combine_rows_backward(in<Row>(d_out),
-                                     in<Row>(pairs),
-                                     in<int64_t>(plan.place_of),
-                                     in<Gate>(gate),
+    core::with_kernel_type("combine", pairs, [&]<class Row>(Row) {
+      kernels::combine_rows_backward(core::elements<Row>(d_out),
+                                     core::elements<Row>(pairs),
+                                     core::elements<int64_t>(plan.place_of),
+                                     core::elements<kernels::Sum<Row>>(gate),
                                      plan.T,
                                      plan.K,
                                      pairs.size(1),
-                                     out<Row>(d_pairs),
-                                     out<Gate>(d_gate));
+                                     core::elements<Row>(d_pairs),
+                                     core::elements<kernels::Sum<Row>>(d_gate));
     });
     return {to_experts(d_pairs, plan), d_gate, at::Tensor()};
   }
@@ -153,7 +132,8 @@ DispatchPlanPtr plan_dispatch(const at::Tensor& expert_TK,
   plan->T = expert_TK.size(0);
   plan->K = expert_TK.size(1);
   const int64_t num_pairs = plan->T * plan->K, ranks = ep->size(), local = num_experts / ranks;
-  COHORT_CHECK(local * ranks == num_experts, "{} experts do not spread over {} ranks", num_experts, ranks);
+  COHORT_CHECK(
+      local * ranks == num_experts, "{} experts do not spread over {} ranks", num_experts, ranks);
   plan->pair_at = at::empty({num_pairs}, at::kLong);
   plan->place_of = at::empty({num_pairs}, at::kLong);
   plan->load_E = at::empty({num_experts}, at::kLong);
@@ -174,7 +154,8 @@ DispatchPlanPtr plan_dispatch(const at::Tensor& expert_TK,
   plan->ep->all_to_all_counts(load, arriving.data(), local);
   plan->expert_rows.assign(local, 0);
   for (int64_t r = 0; r < ranks; ++r) {
-    plan->send_rows.push_back(std::accumulate(load + r * local, load + (r + 1) * local, int64_t{0}));
+    plan->send_rows.push_back(
+        std::accumulate(load + r * local, load + (r + 1) * local, int64_t{0}));
     const auto from = arriving.begin() + r * local;
     plan->receive_rows.push_back(std::accumulate(from, from + local, int64_t{0}));
     for (int64_t e = 0; e < local; ++e) plan->expert_rows[e] += from[e];
@@ -182,8 +163,9 @@ DispatchPlanPtr plan_dispatch(const at::Tensor& expert_TK,
   // Received rows come rank by rank, each sorted by expert; wanted is expert by expert.
   std::vector<int64_t> next(local, 0);
   std::exclusive_scan(plan->expert_rows.begin(), plan->expert_rows.end(), next.begin(), int64_t{0});
-  plan->expert_place = at::empty(
-      {std::accumulate(plan->receive_rows.begin(), plan->receive_rows.end(), int64_t{0})}, at::kLong);
+  plan->expert_place =
+      at::empty({std::accumulate(plan->receive_rows.begin(), plan->receive_rows.end(), int64_t{0})},
+                at::kLong);
   int64_t* place = plan->expert_place.data_ptr<int64_t>();
   for (int64_t i = 0; i < num_experts; ++i)
     for (int64_t n = 0; n < arriving[i]; ++n) *place++ = next[i % local]++;

@@ -6,7 +6,8 @@
 namespace cohort::moe {
 namespace {
 
-/// A [count * rows, columns] stack of matrices drawn by name, so that each is the same on every mesh.
+/// A [count * rows, columns] stack of matrices drawn by name, so that each is the same on every
+/// mesh.
 core::Parameter stacked(const std::vector<std::string>& names,
                         at::IntArrayRef shape,
                         int64_t rows,

@@ -10,8 +10,8 @@
 
 namespace cohort::moe {
 
-/// down(silu(gate x) * up x). gate_proj and up_proj are the halves of one matrix, so that one product
-/// makes both.
+/// down(silu(gate x) * up x). gate_proj and up_proj are the halves of one matrix, so that one
+/// product makes both.
 class Mlp {
  public:
   /// Names below `prefix` ("model.layers.0.mlp."): gate_proj, up_proj, down_proj.

@@ -51,7 +51,8 @@ distributed::CheckpointContent checkpoint_content(const Transformer& model,
       if (mine) content.model.push_back(whole(part.name, part_view(parameter, part)));
     }
   if (shape.rank == 0)
-    for (const auto& buffer : model.buffers()) content.model.push_back(whole(buffer.name, buffer.value));
+    for (const auto& buffer : model.buffers())
+      content.model.push_back(whole(buffer.name, buffer.value));
   const bool masters_are_weights = model.dtype() != at::kBFloat16;
   for (const auto& slice : optimizer.owned_slices())
     for (const auto& [kind, values] : slice.state)

@@ -12,7 +12,8 @@
 
 namespace cohort::moe {
 
-/// Gives the whole tensor of a name in that shape, in any dtype; throws InputError when it has none.
+/// Gives the whole tensor of a name in that shape, in any dtype; throws InputError when it has
+/// none.
 using TensorSource =
     std::function<at::Tensor(const std::string& name, const std::vector<int64_t>& shape)>;
 
@@ -20,15 +21,15 @@ using TensorSource =
 /// followed by reading its masters.
 void load_weights(Transformer& model, const TensorSource& source);
 
-/// This rank's share of a checkpoint: each dense tensor is given by one rank of dp, each expert's by
-/// one of edp, so that all ranks write about as much. Masters are left out where they equal the
+/// This rank's share of a checkpoint: each dense tensor is given by one rank of dp, each expert's
+/// by one of edp, so that all ranks write about as much. Masters are left out where they equal the
 /// weights (fp32, fp64).
 distributed::CheckpointContent checkpoint_content(const Transformer& model,
                                                   distributed::ShardedOptimizer& optimizer,
                                                   const distributed::Mesh& mesh);
 
-/// Weights, biases, masters and moments from a checkpoint of any mesh. Throws InputError naming what is
-/// missing or misshapen. Collective.
+/// Weights, biases, masters and moments from a checkpoint of any mesh. Throws InputError naming
+/// what is missing or misshapen. Collective.
 void load_checkpoint(const distributed::CheckpointReader& reader,
                      Transformer& model,
                      distributed::ShardedOptimizer& optimizer);

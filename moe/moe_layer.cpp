@@ -28,7 +28,8 @@ MoeLayer::MoeLayer(const core::ModelConfig& config,
                     prefix_ + "shared_experts.",
                     init);
   if (config.scoring_func == "sigmoid")
-    bias_ = at::zeros({config.n_routed_experts}, init.dtype == at::kDouble ? at::kDouble : at::kFloat);
+    bias_ =
+        at::zeros({config.n_routed_experts}, init.dtype == at::kDouble ? at::kDouble : at::kFloat);
 }
 
 MoeLayer::Output MoeLayer::forward(const at::Tensor& x, RoutingMemory& memory, bool count_loads) {

@@ -22,8 +22,10 @@ struct RoutingMemory {
 
 class MoeLayer {
  public:
-  /// `ep` shares the layer's experts; its size divides config.n_routed_experts. Names below `prefix`
-  /// ("model.layers.3.mlp."): gate.weight, gate.e_score_correction_bias, experts.*, shared_experts.*.
+  /// `ep` shares the layer's experts; its size divides config.n_routed_experts. Names below
+  /// `prefix`
+  /// ("model.layers.3.mlp."): gate.weight, gate.e_score_correction_bias, experts.*,
+  /// shared_experts.*.
   MoeLayer(const core::ModelConfig& config,
            std::string prefix,
            const core::Initializer& init,

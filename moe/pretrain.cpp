@@ -54,7 +54,10 @@ class PretrainRun {
         sampler_(config.data, config.run.seed, config.model.vocab_size),
         model_(config.model, mesh_.ep, config.run.seed, dtype_of(config.train.precision)),
         optimizer_(model_.parameters(), mesh_, config.optimizer),
-        writer_(config.run.dir + "/checkpoints", mesh_, config.checkpoint.keep, config.checkpoint.async) {
+        writer_(config.run.dir + "/checkpoints",
+                mesh_,
+                config.checkpoint.keep,
+                config.checkpoint.async) {
     check_batch();
     if (!config.data.validation.empty())
       validation_.emplace(config.data.validation, config.data.seq_len, config.model.vocab_size);
@@ -74,15 +77,13 @@ class PretrainRun {
       const auto micro_batches = next_micro_batches();
       const int64_t step = progress_.step + 1;
       const StepOptions options{
-          core::learning_rate(
-              config_.schedule, config_.optimizer.lr, step, total_steps()),
+          core::learning_rate(config_.schedule, config_.optimizer.lr, step, total_steps()),
           config_.router.bias_update_speed};
       const auto loss =
           pretrain_loss(micro_batches, config_.model, config_.router, config_.train, mesh_);
-      const StepReport report =
-          train_step(model_, optimizer_, mesh_, micro_batches, loss, options);
-      // A save has the time of one step to be written. To log this step before it is committed would
-      // let a crash cost more than save_every steps.
+      const StepReport report = train_step(model_, optimizer_, mesh_, micro_batches, loss, options);
+      // A save has the time of one step to be written. To log this step before it is committed
+      // would let a crash cost more than save_every steps.
       writer_.finish();
       finish_step(report, options.lr, start);
       stopped = anyone_wants_to_stop();
@@ -90,7 +91,8 @@ class PretrainRun {
       if (stopped || step == config_.train.steps || (every > 0 && step % every == 0)) save();
     }
     const bool saved = writer_.finish();
-    if (stopped) spdlog::info("stopped by a signal after step {}; go on with --resume", progress_.step);
+    if (stopped)
+      spdlog::info("stopped by a signal after step {}; go on with --resume", progress_.step);
     COHORT_CHECK(saved, "the last checkpoint could not be written; the reason stands above");
   }
 
@@ -114,14 +116,15 @@ class PretrainRun {
     int64_t local = 0;
     for (const auto& parameter : model_.parameters()) local += parameter.value.numel();
     const auto& s = mesh_.shape;
-    spdlog::info("{} parameters on this rank; {} ranks: dp {}, ep {}; steps {} to {}, {} tokens each",
-                 local,
-                 s.world,
-                 s.dp,
-                 s.ep,
-                 progress_.step + 1,
-                 config_.train.steps,
-                 config_.train.global_batch * config_.data.seq_len);
+    spdlog::info(
+        "{} parameters on this rank; {} ranks: dp {}, ep {}; steps {} to {}, {} tokens each",
+        local,
+        s.world,
+        s.dp,
+        s.ep,
+        progress_.step + 1,
+        config_.train.steps,
+        config_.train.global_batch * config_.data.seq_len);
   }
 
   /// This rank's rows of the next global batch.
@@ -169,8 +172,10 @@ class PretrainRun {
     ++progress_.skipped;
     ++progress_.skipped_in_a_row;
     const std::string where = fmt::format("{}", fmt::join(report.update.non_finite, ", "));
-    if (mesh_.shape.rank == 0)
+    if (log_) {
       spdlog::warn("step {} skipped: the gradient is not finite in {}", progress_.step, where);
+      log_->note(progress_.step, "skipped", where);
+    }
     COHORT_CHECK(progress_.skipped_in_a_row < config_.train.max_skipped_in_a_row,
                  "{} steps in a row had a gradient that is not finite, last in {}; the newest "
                  "checkpoint is from before. Lower optimizer.lr or look at the data of these steps",
@@ -181,7 +186,8 @@ class PretrainRun {
   void add_validation(ordered_json& line) {
     if (!validation_) return;
     const auto every = config_.log.validate_every;
-    if (progress_.step != config_.train.steps && (every == 0 || progress_.step % every != 0)) return;
+    if (progress_.step != config_.train.steps && (every == 0 || progress_.step % every != 0))
+      return;
     const double start = now();
     const Validation result = validate(model_,
                                        *validation_,
@@ -213,17 +219,19 @@ class PretrainRun {
 
   void save() {
     auto content = checkpoint_content(model_, optimizer_, mesh_);
-    content.state = {{"step", progress_.step},
-                     {"tokens", progress_.tokens},
-                     {"skipped_steps", progress_.skipped},
-                     {"skipped_in_a_row", progress_.skipped_in_a_row},
-                     {"wall_seconds", progress_.wall_seconds},
-                     {"num_updates", optimizer_.num_updates()},
-                     {"mesh",
-                      {{"world", mesh_.shape.world}, {"dp", mesh_.shape.dp}, {"ep", mesh_.shape.ep}}},
-                     {"config", core::to_yaml(config_)}};
-    content.files.emplace_back("config.json", core::model_config_to_hf(config_.model).dump(2) + "\n");
-    if (!files_.tokenizer_json.empty()) content.files.emplace_back("tokenizer.json", files_.tokenizer_json);
+    content.state = {
+        {"step", progress_.step},
+        {"tokens", progress_.tokens},
+        {"skipped_steps", progress_.skipped},
+        {"skipped_in_a_row", progress_.skipped_in_a_row},
+        {"wall_seconds", progress_.wall_seconds},
+        {"num_updates", optimizer_.num_updates()},
+        {"mesh", {{"world", mesh_.shape.world}, {"dp", mesh_.shape.dp}, {"ep", mesh_.shape.ep}}},
+        {"config", core::to_yaml(config_)}};
+    content.files.emplace_back("config.json",
+                               core::model_config_to_hf(config_.model).dump(2) + "\n");
+    if (!files_.tokenizer_json.empty())
+      content.files.emplace_back("tokenizer.json", files_.tokenizer_json);
     writer_.save(progress_.step, std::move(content));
   }
 

@@ -62,10 +62,9 @@ LossFunction pretrain_loss(const std::vector<core::Batch>& micro_batches,
         cross_entropy_sum(model, out.hidden, prediction_targets(batch, 0)) / counts[0];
     at::Tensor predicted = at::zeros_like(lm);
     for (int64_t k = 1; k <= depths; ++k)
-      predicted = predicted + cross_entropy_sum(model,
-                                                out.mtp_hidden[k - 1],
-                                                prediction_targets(batch, k)) /
-                                  (counts[k] * static_cast<double>(depths));
+      predicted = predicted +
+                  cross_entropy_sum(model, out.mtp_hidden[k - 1], prediction_targets(batch, k)) /
+                      (counts[k] * static_cast<double>(depths));
     const at::Tensor balance = out.sequence_loss * (alpha / static_cast<double>(rows));
     at::Tensor total = lm;
     if (depths > 0) total = total + predicted * lambda;
@@ -79,8 +78,8 @@ LossFunction pretrain_loss(const std::vector<core::Batch>& micro_batches,
 
 NatsSum next_token_nats(Transformer& model, const core::Batch& batch) {
   at::NoGradGuard no_grad;
-  const auto out = model.forward(
-      without_last(batch.tokens), without_last(batch.document_id), PassOptions{});
+  const auto out =
+      model.forward(without_last(batch.tokens), without_last(batch.document_id), PassOptions{});
   const at::Tensor target = prediction_targets(batch, 0);
   return {cross_entropy_sum(model, out.hidden, target).item<double>(),
           target.ge(0).sum().item<int64_t>()};

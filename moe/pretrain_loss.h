@@ -12,14 +12,14 @@
 
 namespace cohort::moe {
 
-/// What a hidden state predicts at depth `k` (0: the next token): int64 [B, S - k], position i holds
-/// token i + k + 1, or -1 where that lies in another document (or in padding).
+/// What a hidden state predicts at depth `k` (0: the next token): int64 [B, S - k], position i
+/// holds token i + k + 1, or -1 where that lies in another document (or in padding).
 at::Tensor prediction_targets(const core::Batch& batch, int64_t k);
 
-/// L = lm + lambda / depth x sum_k mtp_k + alpha x mean over the step's rows of the sum over layers of
-/// sequence_loss; each prediction term is a mean over its targets in the whole step. Parts: lm_loss,
-/// mtp_loss (mean over depths, without lambda), balance_loss (with alpha). Counts targets over all
-/// ranks: collective over dp.
+/// L = lm + lambda / depth x sum_k mtp_k + alpha x mean over the step's rows of the sum over layers
+/// of sequence_loss; each prediction term is a mean over its targets in the whole step. Parts:
+/// lm_loss, mtp_loss (mean over depths, without lambda), balance_loss (with alpha). Counts targets
+/// over all ranks: collective over dp.
 LossFunction pretrain_loss(const std::vector<core::Batch>& micro_batches,
                            const core::ModelConfig& model,
                            const core::RouterConfig& router,

@@ -26,8 +26,7 @@ struct RecomputeFunction : torch::autograd::Function<RecomputeFunction> {
 
   static variable_list backward(torch::autograd::AutogradContext* context,
                                 variable_list gradients) {
-    const auto body =
-        static_cast<const SavedBody&>(*context->saved_data["body"].toCapsule()).body;
+    const auto body = static_cast<const SavedBody&>(*context->saved_data["body"].toCapsule()).body;
     const at::Tensor x = context->get_saved_variables()[0].detach().requires_grad_();
     variable_list outputs, wanted;
     {

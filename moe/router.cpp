@@ -37,13 +37,18 @@ RouterShape saved_shape(AutogradContext* context) {
           saved["scale"].toDouble()};
 }
 
+struct FixedInputs {
+  at::Tensor bias_E, chosen_TK;  ///< Either may be undefined.
+};
+
 struct RouterFunction : torch::autograd::Function<RouterFunction> {
-  /// Gives {expert_TK, gate_TK, sequence_loss}.
+  /// Gives {expert_TK, gate_TK, sequence_loss}. What has no gradient comes in `fixed`: a Function
+  /// takes no undefined tensor.
   static variable_list forward(AutogradContext* context,
                                const at::Tensor& logits_TE,
-                               const at::Tensor& bias_E,
-                               const at::Tensor& chosen_TK,
+                               const FixedInputs& fixed,
                                const RouterShape& shape) {
+    const auto& [bias_E, chosen_TK] = fixed;
     const auto& top = shape.top;
     const at::Tensor logits = logits_TE.contiguous();
     at::Tensor scores = at::empty_like(logits);
@@ -111,7 +116,7 @@ struct RouterFunction : torch::autograd::Function<RouterFunction> {
                                         shape.scoring,
                                         d_logits.data_ptr<scalar_t>());
     });
-    return {d_logits, at::Tensor(), at::Tensor(), at::Tensor()};
+    return {d_logits, at::Tensor(), at::Tensor()};
   }
 };
 
@@ -130,7 +135,7 @@ Routing route(const at::Tensor& logits_TE,
       rows,
       config.norm_topk_prob,
       config.routed_scaling_factor};
-  auto out = RouterFunction::apply(logits_TE, bias_E, expert_TK, shape);
+  auto out = RouterFunction::apply(logits_TE, FixedInputs{bias_E, expert_TK}, shape);
   return {out[0], out[1], out[2]};
 }
 

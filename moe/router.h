@@ -7,8 +7,8 @@
 namespace cohort::moe {
 
 struct Routing {
-  at::Tensor expert_TK;      ///< int64 [T, K], ascending in a row; not differentiable.
-  at::Tensor gate_TK;        ///< [T, K] in the dtype of the logits; the selection bias is not in it.
+  at::Tensor expert_TK;  ///< int64 [T, K], ascending in a row; not differentiable.
+  at::Tensor gate_TK;    ///< [T, K] in the dtype of the logits; the selection bias is not in it.
   at::Tensor sequence_loss;  ///< Scalar: sum over rows of sum_i f_i P_i (eq. 17-20), without alpha.
 };
 

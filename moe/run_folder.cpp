@@ -55,7 +55,8 @@ std::string section(const std::string& yaml, const std::string& name) {
   std::string line, out;
   bool inside = false;
   while (std::getline(lines, line)) {
-    if (!line.empty() && line[0] != ' ' && line[0] != '#' && line[0] != '-') inside = line.rfind(name + ":", 0) == 0;
+    if (!line.empty() && line[0] != ' ' && line[0] != '#' && line[0] != '-')
+      inside = line.rfind(name + ":", 0) == 0;
     if (inside) out += line + "\n";
   }
   return out;
@@ -86,9 +87,10 @@ RunFolder open_run_folder(const core::Config& config, const distributed::Mesh& m
   // Every rank looks before rank 0 makes anything, so that all see the same.
   const bool occupied = holds_a_run(dir);
   mesh.world->barrier();
-  COHORT_CHECK_INPUT(resume || !occupied,
-                     "run.dir={} already holds a run: go on with --resume, or choose another folder",
-                     dir);
+  COHORT_CHECK_INPUT(
+      resume || !occupied,
+      "run.dir={} already holds a run: go on with --resume, or choose another folder",
+      dir);
   std::error_code error;
   if (mesh.shape.rank == 0) fs::create_directories(fs::path(dir) / "checkpoints", error);
   COHORT_CHECK_INPUT(!error, "run.dir={} cannot be made: {}", dir, error.message());
@@ -138,8 +140,10 @@ void check_resumable(const core::Config& config,
                      config.optimizer.name);
   const std::string data = difference("data");
   if (!data.empty()) spdlog::warn("resumes with other data: {}", data);
-  if (earlier.run.seed != config.run.seed || earlier.train.global_batch != config.train.global_batch)
-    spdlog::warn("resumes with another seed or global batch: the data order is not that of {}", folder);
+  if (earlier.run.seed != config.run.seed ||
+      earlier.train.global_batch != config.train.global_batch)
+    spdlog::warn("resumes with another seed or global batch: the data order is not that of {}",
+                 folder);
 }
 
 }  // namespace cohort::moe

@@ -17,7 +17,8 @@ void add_terms(const LossTerms& terms, std::vector<std::string>& names, std::vec
                terms.parts.size(),
                sums.size() - 1);
   sums[0] += terms.total.item<double>();
-  for (size_t i = 0; i < terms.parts.size(); ++i) sums[i + 1] += terms.parts[i].second.item<double>();
+  for (size_t i = 0; i < terms.parts.size(); ++i)
+    sums[i + 1] += terms.parts[i].second.item<double>();
 }
 
 void reduce_terms(const std::vector<std::string>& names,

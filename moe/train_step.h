@@ -15,11 +15,13 @@
 
 namespace cohort::moe {
 
-/// A micro-batch's share of the step's loss. Shares are added over micro-batches and ranks, so a mean
-/// must be divided by the count of the whole step: then no term depends on the mesh or on accumulation.
+/// A micro-batch's share of the step's loss. Shares are added over micro-batches and ranks, so a
+/// mean must be divided by the count of the whole step: then no term depends on the mesh or on
+/// accumulation.
 struct LossTerms {
   at::Tensor total;  ///< Scalar that is differentiated.
-  std::vector<std::pair<std::string, at::Tensor>> parts;  ///< Scalars to report; the same names each time.
+  std::vector<std::pair<std::string, at::Tensor>>
+      parts;  ///< Scalars to report; the same names each time.
 };
 using LossFunction = std::function<LossTerms(Transformer&, const core::Batch&)>;
 

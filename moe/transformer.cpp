@@ -12,11 +12,15 @@ core::Parameter norm(const std::string& name, int64_t size, const core::Initiali
   return core::named_parameter(name, init.ones({size}));
 }
 
-core::Parameter matrix(const std::string& name, at::IntArrayRef shape, const core::Initializer& init) {
+core::Parameter matrix(const std::string& name,
+                       at::IntArrayRef shape,
+                       const core::Initializer& init) {
   return core::named_parameter(name, init.normal(name, shape));
 }
 
-std::string layer_prefix(int64_t layer_idx) { return "model.layers." + std::to_string(layer_idx) + "."; }
+std::string layer_prefix(int64_t layer_idx) {
+  return "model.layers." + std::to_string(layer_idx) + ".";
+}
 
 }  // namespace
 
@@ -25,7 +29,8 @@ DecoderLayer::DecoderLayer(const core::ModelConfig& config,
                            const core::Initializer& init,
                            std::shared_ptr<distributed::Communicator> ep)
     : eps_(config.rms_norm_eps),
-      input_norm_(norm(layer_prefix(layer_idx) + "input_layernorm.weight", config.hidden_size, init)),
+      input_norm_(
+          norm(layer_prefix(layer_idx) + "input_layernorm.weight", config.hidden_size, init)),
       post_attention_norm_(norm(
           layer_prefix(layer_idx) + "post_attention_layernorm.weight", config.hidden_size, init)),
       attention_(core::make_attention(config, layer_prefix(layer_idx) + "self_attn.", init)) {
@@ -67,8 +72,7 @@ Transformer::Transformer(const core::ModelConfig& config,
                          at::ScalarType dtype)
     : config_(config), dtype_(dtype) {
   const core::Initializer init{seed, config.initializer_range, dtype, at::kCPU};
-  embedding_ =
-      matrix("model.embed_tokens.weight", {config.vocab_size, config.hidden_size}, init);
+  embedding_ = matrix("model.embed_tokens.weight", {config.vocab_size, config.hidden_size}, init);
   embedding_.is_embedding = true;
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) layers_.emplace_back(config, i, init, ep);
   final_norm_ = norm("model.norm.weight", config.hidden_size, init);
@@ -141,7 +145,8 @@ ModelOutput Transformer::forward(const at::Tensor& input_ids,
   for (auto& layer : layers_) {
     auto out = run_layer(layer, x, layout, rope, options);
     x = out.x;
-    if (out.sequence_loss.defined()) output.sequence_loss = output.sequence_loss + out.sequence_loss;
+    if (out.sequence_loss.defined())
+      output.sequence_loss = output.sequence_loss + out.sequence_loss;
   }
   output.hidden = core::rms_norm(x, final_norm_.value, config_.rms_norm_eps);
   if (options.mtp)
@@ -150,7 +155,8 @@ ModelOutput Transformer::forward(const at::Tensor& input_ids,
   return output;
 }
 
-/// h_i^k = Layer_k(M_k [norm(Emb(t_{i+k})) ; norm(h_i^{k-1})])  (eq. 21-23; the order as config says).
+/// h_i^k = Layer_k(M_k [norm(Emb(t_{i+k})) ; norm(h_i^{k-1})])  (eq. 21-23; the order as config
+/// says).
 void Transformer::run_mtp(const at::Tensor& embedded,
                           const at::Tensor& document_id,
                           at::Tensor hidden,
@@ -163,7 +169,8 @@ void Transformer::run_mtp(const at::Tensor& embedded,
     MtpModule& module = mtp_[i];
     const int64_t k = static_cast<int64_t>(i) + 1, length = S - k;
     const at::Tensor h = core::rms_norm(hidden.narrow(1, 0, length), module.hidden_norm.value, eps);
-    const at::Tensor e = core::rms_norm(embedded.narrow(1, k, length), module.embedding_norm.value, eps);
+    const at::Tensor e =
+        core::rms_norm(embedded.narrow(1, k, length), module.embedding_norm.value, eps);
     const at::Tensor joined =
         config_.mtp_embedding_first ? at::cat({e, h}, -1) : at::cat({h, e}, -1);
     const auto layout = core::attention_layout(
@@ -171,7 +178,8 @@ void Transformer::run_mtp(const at::Tensor& embedded,
     auto out = run_layer(
         module.layer, core::linear(joined, module.projection.value), layout, rope, options);
     hidden = out.x;
-    if (out.sequence_loss.defined()) output.sequence_loss = output.sequence_loss + out.sequence_loss;
+    if (out.sequence_loss.defined())
+      output.sequence_loss = output.sequence_loss + out.sequence_loss;
     output.mtp_hidden.push_back(core::rms_norm(hidden, module.output_norm.value, eps));
   }
 }
@@ -181,8 +189,7 @@ core::ParameterList Transformer::parameters() const {
   for (const auto& layer : layers_) layer.collect(out);
   out.push_back(final_norm_);
   for (const auto& module : mtp_) {
-    for (const auto* p :
-         {&module.hidden_norm, &module.embedding_norm, &module.projection})
+    for (const auto* p : {&module.hidden_norm, &module.embedding_norm, &module.projection})
       out.push_back(*p);
     module.layer.collect(out);
     out.push_back(module.output_norm);

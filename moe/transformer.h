@@ -61,7 +61,8 @@ class DecoderLayer {
 
 class Transformer {
  public:
-  /// Weights are drawn by name from `seed`, the same on every mesh; this rank keeps its experts only.
+  /// Weights are drawn by name from `seed`, the same on every mesh; this rank keeps its experts
+  /// only.
   Transformer(const core::ModelConfig& config,
               std::shared_ptr<distributed::Communicator> ep,
               uint64_t seed,

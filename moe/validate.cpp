@@ -15,8 +15,8 @@ Validation validate(Transformer& model,
   const int64_t rows = max_rows > 0 ? std::min(max_rows, set.num_rows()) : set.num_rows();
   at::Tensor sums = at::zeros({2}, at::kDouble);
   for (int64_t round = 0; round < rows; round += micro_batch * mesh.shape.dp) {
-    // Every rank makes as many passes, because experts are shared: one without rows left repeats the
-    // first row and does not count it.
+    // Every rank makes as many passes, because experts are shared: one without rows left repeats
+    // the first row and does not count it.
     const int64_t first = round + micro_batch * mesh.shape.dp_rank;
     const int64_t count = std::clamp<int64_t>(rows - first, 0, micro_batch);
     const NatsSum sum = next_token_nats(model, count > 0 ? set.rows(first, count) : set.rows(0, 1));

@@ -8,8 +8,9 @@
 namespace cohort::moe {
 
 struct Validation {
-  double loss = 0;           ///< Nats a target.
-  double bits_per_byte = 0;  ///< loss x targets / (ln 2 x bytes of their text); 0 if bytes are unknown.
+  double loss = 0;  ///< Nats a target.
+  double bits_per_byte =
+      0;  ///< loss x targets / (ln 2 x bytes of their text); 0 if bytes are unknown.
   int64_t targets = 0;
 };
 

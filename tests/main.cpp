@@ -5,16 +5,20 @@
 
 #include <mpi.h>
 
-#include <cstdlib>
+#include "distributed/communicator.h"
+#include "distributed/launch.h"
 
 int main(int argc, char** argv) {
-  const bool under_launcher = std::getenv("OMPI_COMM_WORLD_SIZE") || std::getenv("PMI_SIZE");
-  if (under_launcher) {
-    int provided = 0;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &provided);
+  cohort::distributed::launch(&argc, &argv);
+  Catch::Session session;
+  if (cohort::distributed::world_size() > 1) {
+    // Ranks that went on after one had failed would wait for it, or take its next test's messages.
+    session.configData().abortAfter = 1;
+    cohort::distributed::set_collective_timeout(120);
   }
-  const int failed = Catch::Session().run(argc, argv);
-  if (under_launcher) {
+  int failed = session.applyCommandLine(argc, argv);
+  if (failed == 0) failed = session.run();
+  if (cohort::distributed::launched_with_mpi()) {
     if (failed) MPI_Abort(MPI_COMM_WORLD, 1);
     MPI_Finalize();
   }

@@ -247,9 +247,10 @@ std::string number(double value) {
                                                               : fmt::format("{}", value);
 }
 
-/// " >= 1", " from 0 to 1 (1 excluded)", or nothing.
+/// " >= 1", " from 0 to below 1", or nothing. Upper ends that are only there to keep arithmetic
+/// sane are not worth a word here: a value beyond one is told its end.
 std::string describe_range(const Allowed& allowed) {
-  const bool has_low = std::isfinite(allowed.low), has_high = std::isfinite(allowed.high);
+  const bool has_low = std::isfinite(allowed.low), has_high = allowed.high < kMaxLayers;
   if (!has_low) return "";
   if (!has_high) return fmt::format(" {} {}", allowed.low_open ? ">" : ">=", number(allowed.low));
   return fmt::format(" from {} to {}{}",

@@ -58,7 +58,7 @@ inline constexpr const char* kFromMeaning =
 /// model.rope_theta, model.num_experts, ...) become the table's.
 std::string canonical_key(const std::string& written);
 
-/// "a whole number from 1 to 65536, or null"
+/// "a whole number >= 1, or null"
 std::string describe(const Field& field);
 
 }  // namespace cohort::core

@@ -293,7 +293,8 @@ nlohmann::ordered_json model_config_to_hf(const ModelConfig& model) {
   out["eos_token_id"] = or_null(model.eos_token_id, -1);
   out["pad_token_id"] = nullptr;
   out["use_cache"] = true;
-  out["num_nextn_predict_layers"] = model.num_nextn_predict_layers;
+  if (model.uses_mla() || model.num_nextn_predict_layers > 0)
+    out["num_nextn_predict_layers"] = model.num_nextn_predict_layers;
   if (model.num_nextn_predict_layers > 0 || !model.mtp_embedding_first || !model.mtp_after_norm) {
     out["mtp_embedding_first"] = model.mtp_embedding_first;
     out["mtp_after_norm"] = model.mtp_after_norm;

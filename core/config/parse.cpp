@@ -1,5 +1,7 @@
 #include "core/config/parse.h"
 
+#include <utf8proc.h>
+
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -78,12 +80,13 @@ class Collector {
                  const YAML::Node& key_node) {
     static const std::string kList = "data.train.";
     Entry entry{find_field(canonical), "", path, node, key_node, source_};
+    entry.source.key_line = key_node.Mark().line;
     if (!source_.has_lines && canonical.starts_with(kList)) {
       entry.field = find_field("data.train");
       entry.rest = canonical.substr(kList.size());
     }
     if (!entry.field && canonical != kFromKey)
-      source_.refuse(key_node, printable(path), "unknown key", suggest_key(path));
+      source_.refuse(key_node, printable(path), "unknown key", suggest_key(canonical));
     if (!seen_.insert(canonical).second)
       source_.refuse(key_node, path, "is given twice, as " + canonical + " too", "remove one");
     entries_.push_back(std::move(entry));
@@ -94,7 +97,25 @@ class Collector {
   std::set<std::string> seen_;
 };
 
+/// yaml-cpp replaces bytes that are not UTF-8 without a word: a path would be another one.
+void check_utf8(const std::string& text, const Source& source) {
+  const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
+  const auto size = static_cast<utf8proc_ssize_t>(text.size());
+  for (utf8proc_ssize_t at = 0, line = 1; at < size;) {
+    utf8proc_int32_t character = 0;
+    const utf8proc_ssize_t length = utf8proc_iterate(bytes + at, size - at, &character);
+    COHORT_CHECK_INPUT(length > 0 && character != 0,
+                       "{}{}: holds the byte 0x{:02x}, which is not text; want UTF-8",
+                       source.name,
+                       source.has_lines ? fmt::format(":{}", line) : "",
+                       bytes[at]);
+    line += character == '\n';
+    at += length;
+  }
+}
+
 YAML::Node load_yaml(const std::string& text, const Source& source) {
+  check_utf8(text, source);
   try {
     const std::vector<YAML::Node> documents = YAML::LoadAll(text);
     COHORT_CHECK_INPUT(documents.size() <= 1,

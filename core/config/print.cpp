@@ -41,7 +41,7 @@ std::string config_reference() {
     text += fmt::format("  {:<48} {}\n", left, right);
   };
   for (const Field& field : fields()) {
-    if (field.key == "model.model_type") line(kFromKey, std::string(kFromMeaning) + " [path]");
+    if (field.key == "model.model_type") line(kFromKey, fmt::format("{} [path]", kFromMeaning));
     line(field.key + " = " + value_text(field, defaults),
          fmt::format("{} [{}]", field.meaning, describe(field)));
   }

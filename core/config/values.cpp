@@ -32,7 +32,10 @@ void check_range(const Assignment& a, double value) {
   const Allowed& allowed = a.field.allowed;
   const bool inside = (allowed.low_open ? value > allowed.low : value >= allowed.low) &&
                       (allowed.high_open ? value < allowed.high : value <= allowed.high);
-  if (!inside) a.refuse(shown(a.node) + " is out of range");
+  if (inside) return;
+  const std::string end = fmt::format("{}", allowed.high);
+  a.refuse(shown(a.node) + " is out of range" +
+           (value > allowed.high ? " (above " + end + ")" : ""));
 }
 
 template <typename Integer>
@@ -223,7 +226,8 @@ void set_word(const FieldRef& ref, double value) {
 }  // namespace
 
 std::string Source::at(const YAML::Node& node) const {
-  const int line = node.Mark().line;
+  // An absent value's mark is that of whatever comes next.
+  const int line = node.IsNull() && key_line >= 0 ? key_line : node.Mark().line;
   return has_lines && line >= 0 ? fmt::format("{}:{}", name, line + 1) : name;
 }
 

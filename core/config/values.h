@@ -12,6 +12,7 @@ namespace cohort::core {
 struct Source {
   std::string name;        ///< "tiny.yaml", "override 'train.steps=5'"
   bool has_lines = false;  ///< Whether a node's line means something to the user.
+  int key_line = -1;       ///< Line (from 0) of the key, for a value that is absent; -1: unknown.
 
   /// "tiny.yaml:12", or the name alone.
   std::string at(const YAML::Node& node) const;

@@ -17,10 +17,8 @@ using torch::autograd::variable_list;
 
 /// [B, S, ..., C] whose tokens lie one fixed stride apart and whose channels are contiguous.
 at::Tensor with_token_stride(const at::Tensor& x) {
-  if (!x.defined() ||
-      (x.stride(-1) == 1 && (x.size(0) == 1 || x.stride(0) == x.stride(1) * x.size(1))))
-    return x;
-  return x.contiguous();
+  const bool one_stride = x.size(0) == 1 || x.stride(0) == x.stride(1) * x.size(1);
+  return one_stride && x.stride(-1) == 1 ? x : x.contiguous();
 }
 
 /// Rows of channels [offset, ...) of x [B, S, H, C] or [B, S, C].
@@ -77,9 +75,10 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
   static at::Tensor forward(AutogradContext* ctx,
                             const at::Tensor& q,
                             const at::Tensor& k,
-                            const at::Tensor& k_shared,
-                            const at::Tensor& v,
+                            const std::optional<at::Tensor>& maybe_k_shared,
+                            const std::optional<at::Tensor>& maybe_v,
                             const Plan& plan) {
+    const auto k_shared = maybe_k_shared.value_or(at::Tensor()), v = maybe_v.value_or(at::Tensor());
     auto out = at::empty({q.size(0), q.size(1), q.size(2), plan.v_dim}, q.options());
     auto log_sum =
         at::empty({q.size(0), q.size(1), q.size(2)}, q.options().dtype(sum_dtype(q.scalar_type())));
@@ -185,10 +184,13 @@ at::Tensor attention_op(const AttentionInputs& in,
     plan.cos = rotation.cos.to(dtype).contiguous();
     plan.sin = rotation.sin.to(dtype).contiguous();
   }
+  const auto optional = [](const at::Tensor& x) {
+    return x.defined() ? std::optional<at::Tensor>(with_token_stride(x)) : std::nullopt;
+  };
   return AttentionFunction::apply(with_token_stride(in.q),
                                   with_token_stride(in.k),
-                                  with_token_stride(in.k_shared),
-                                  with_token_stride(in.v),
+                                  optional(in.k_shared),
+                                  optional(in.v),
                                   plan);
 }
 

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "core/base/error.h"
-#include "core/optim/vector_clones.h"
+#include "kernels/cpu/flat_updates.h"
 #include "kernels/cpu/parallel.h"
 
 namespace cohort::core {
@@ -15,51 +15,31 @@ constexpr int kIterations = 5;
 constexpr double kA = 3.4445, kB = -4.7750, kC = 2.0315;
 
 template <class T>
-inline __attribute__((always_inline)) void momentum_range(T* __restrict momentum,
-                                                          const T* __restrict grad,
-                                                          T* __restrict direction,
-                                                          int64_t n,
-                                                          T mu,
-                                                          T scale) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) {
-    const T g = grad[i] * scale;
-    const T m = momentum[i] * mu + g;
-    momentum[i] = m;
-    direction[i] = g + mu * m;
-  }
-}
-COHORT_VECTOR_CLONES void momentum_floats(
-    float* m, const float* g, float* d, int64_t n, float mu, float scale) {
-  momentum_range(m, g, d, n, mu, scale);
-}
-COHORT_VECTOR_CLONES void momentum_doubles(
-    double* m, const double* g, double* d, int64_t n, double mu, double scale) {
-  momentum_range(m, g, d, n, mu, scale);
+void momentum_step(
+    T* momentum, const T* grad, T* direction, int64_t n, double mu, double grad_scale) {
+  kernels::parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
+    kernels::nesterov_momentum(momentum + begin,
+                               grad + begin,
+                               direction + begin,
+                               end - begin,
+                               static_cast<T>(mu),
+                               static_cast<T>(grad_scale));
+  });
 }
 
 template <class T>
-inline __attribute__((always_inline)) void apply_range(
-    T* __restrict weight, const T* __restrict update, int64_t n, T decay, T alpha) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) weight[i] = weight[i] * decay + alpha * update[i];
-}
-COHORT_VECTOR_CLONES void apply_floats(
-    float* w, const float* u, int64_t n, float decay, float alpha) {
-  apply_range(w, u, n, decay, alpha);
-}
-COHORT_VECTOR_CLONES void apply_doubles(
-    double* w, const double* u, int64_t n, double decay, double alpha) {
-  apply_range(w, u, n, decay, alpha);
+void apply(T* weight, const T* update, int64_t n, double lr, double weight_decay, double scale) {
+  const T decay = static_cast<T>(1 - lr * weight_decay), alpha = static_cast<T>(-lr * scale);
+  kernels::parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
+    kernels::decay_and_add(weight + begin, update + begin, end - begin, decay, alpha);
+  });
 }
 
 }  // namespace
 
 void muon_momentum(
     float* momentum, const float* grad, float* direction, int64_t n, double mu, double grad_scale) {
-  kernels::parallel_for(n, kGrain, [&](int64_t b, int64_t e) {
-    momentum_floats(momentum + b, grad + b, direction + b, e - b, float(mu), float(grad_scale));
-  });
+  momentum_step(momentum, grad, direction, n, mu, grad_scale);
 }
 void muon_momentum(double* momentum,
                    const double* grad,
@@ -67,9 +47,7 @@ void muon_momentum(double* momentum,
                    int64_t n,
                    double mu,
                    double grad_scale) {
-  kernels::parallel_for(n, kGrain, [&](int64_t b, int64_t e) {
-    momentum_doubles(momentum + b, grad + b, direction + b, e - b, mu, grad_scale);
-  });
+  momentum_step(momentum, grad, direction, n, mu, grad_scale);
 }
 
 at::Tensor newton_schulz(const at::Tensor& direction) {
@@ -97,15 +75,11 @@ double muon_scale(int64_t rows, int64_t columns) {
 
 void muon_apply(
     float* weight, const float* update, int64_t n, double lr, double weight_decay, double scale) {
-  kernels::parallel_for(n, kGrain, [&](int64_t b, int64_t e) {
-    apply_floats(weight + b, update + b, e - b, float(1 - lr * weight_decay), float(-lr * scale));
-  });
+  apply(weight, update, n, lr, weight_decay, scale);
 }
 void muon_apply(
     double* weight, const double* update, int64_t n, double lr, double weight_decay, double scale) {
-  kernels::parallel_for(n, kGrain, [&](int64_t b, int64_t e) {
-    apply_doubles(weight + b, update + b, e - b, 1 - lr * weight_decay, -lr * scale);
-  });
+  apply(weight, update, n, lr, weight_decay, scale);
 }
 
 }  // namespace cohort::core

@@ -7,42 +7,48 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/cpu/simd.h"
+
 namespace cohort::kernels {
 
-/// bf16 as it lies in memory.
-struct Bf16 {
-  uint16_t bits;
-};
+/// Stable counting sort of pairs by expert. count [E]; pair_at [T K]: the pair at each sorted
+/// place; place_of [T K]: its inverse.
+void sort_pairs(const int64_t* expert,
+                int64_t num_pairs,
+                int64_t E,
+                int64_t* count,
+                int64_t* pair_at,
+                int64_t* place_of);
 
-/// Stable counting sort of pairs by expert. count [E]; pair_at [T K]: the pair at each sorted place;
-/// place_of [T K]: its inverse.
-void sort_pairs(
-    const int64_t* expert, int64_t num_pairs, int64_t E, int64_t* count, int64_t* pair_at, int64_t* place_of);
-
-/// out[i] = in[index[i] / divisor], rows of D. Row is float, double or Bf16.
+/// out[i] = in[index[i] / divisor], rows of D. Row is float, double or bf16.
 template <class Row>
-void gather_rows(const Row* in, const int64_t* index, int64_t divisor, int64_t num_rows, int64_t D, Row* out);
+void gather_rows(
+    const Row* in, const int64_t* index, int64_t divisor, int64_t num_rows, int64_t D, Row* out);
 
 /// out[index[i]] = in[i], rows of D; index is a permutation.
 template <class Row>
 void scatter_rows(const Row* in, const int64_t* index, int64_t num_rows, int64_t D, Row* out);
 
-/// out[t] = sum_k gate[t, k] rows[place_of[t K + k]]; gate null means ones. Gate is float, or double
-/// for double rows.
-template <class Row, class Gate>
-void combine_rows(
-    const Row* rows, const int64_t* place_of, const Gate* gate, int64_t T, int64_t K, int64_t D, Row* out);
+/// out[t] = sum_k gate[t, k] rows[place_of[t K + k]]; gate null means ones.
+template <class Row>
+void combine_rows(const Row* rows,
+                  const int64_t* place_of,
+                  const Sum<Row>* gate,
+                  int64_t T,
+                  int64_t K,
+                  int64_t D,
+                  Row* out);
 
 /// d_rows[place_of[p]] = gate[p] d_out[t] and d_gate[p] = <d_out[t], rows[place_of[p]]>.
-template <class Row, class Gate>
+template <class Row>
 void combine_rows_backward(const Row* d_out,
                            const Row* rows,
                            const int64_t* place_of,
-                           const Gate* gate,
+                           const Sum<Row>* gate,
                            int64_t T,
                            int64_t K,
                            int64_t D,
                            Row* d_rows,
-                           Gate* d_gate);
+                           Sum<Row>* d_gate);
 
 }  // namespace cohort::kernels

@@ -54,11 +54,8 @@ void keep_groups(const TopKShape& shape,
 
 /// d_logits row from d_scores row: through the sigmoid of each or the softmax over all.
 template <class Real>
-void add_through_scores(Scoring scoring,
-                        int64_t E,
-                        const Real* scores,
-                        const Real* d_scores,
-                        Real* d_logits) {
+void add_through_scores(
+    Scoring scoring, int64_t E, const Real* scores, const Real* d_scores, Real* d_logits) {
   if (scoring == Scoring::kSigmoid) {
     for (int64_t e = 0; e < E; ++e) d_logits[e] += d_scores[e] * scores[e] * (1 - scores[e]);
     return;
@@ -121,8 +118,7 @@ void gate_values(const TopKShape& shape,
   parallel_for(shape.T, kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       Real sum = 0;
-      for (int64_t k = 0; k < K; ++k)
-        sum += gate[t * K + k] = scores[t * E + expert[t * K + k]];
+      for (int64_t k = 0; k < K; ++k) sum += gate[t * K + k] = scores[t * E + expert[t * K + k]];
       const Real factor = normalise ? scale / (sum + Real(1e-20)) : scale;
       for (int64_t k = 0; k < K; ++k) gate[t * K + k] *= factor;
     }
@@ -184,7 +180,8 @@ void sequence_loss(int64_t R,
       }
       Real total = 0;
       for (int64_t e = 0; e < E; ++e) {
-        share[r * E + e] = static_cast<Real>(count[e]) * static_cast<Real>(E) / static_cast<Real>(K * S);
+        share[r * E + e] =
+            static_cast<Real>(count[e]) * static_cast<Real>(E) / static_cast<Real>(K * S);
         total += share[r * E + e] * mean[e] / static_cast<Real>(S);
       }
       loss[r] = total;
@@ -212,7 +209,8 @@ void sequence_loss_backward(int64_t R,
         sum += s[e];
         weighted += f[e] * s[e];
       }
-      // P's share of this token is s_e / (S sum): d s_e = weight (f_e - sum_j f_j s_j / sum) / (S sum)
+      // P's share of this token is s_e / (S sum): d s_e = weight (f_e - sum_j f_j s_j / sum) / (S
+      // sum)
       for (int64_t e = 0; e < E; ++e)
         d_scores[e] = weight * (f[e] - weighted / sum) / (static_cast<Real>(S) * sum);
       add_through_scores(scoring, E, s, d_scores.data(), d_logits + t * E);
@@ -220,15 +218,15 @@ void sequence_loss_backward(int64_t R,
   });
 }
 
-#define COHORT_INSTANTIATE(Real)                                                                   \
-  template void router_scores(const Real*, int64_t, int64_t, Scoring, Real*);                      \
-  template void choose_experts(const TopKShape&, const Real*, const Real*, int64_t*);              \
-  template void gate_values(const TopKShape&, const Real*, const int64_t*, bool, Real, Real*);     \
-  template void gate_values_backward(                                                              \
-      const TopKShape&, const Real*, const int64_t*, const Real*, bool, Real, Scoring, Real*);     \
-  template void sequence_loss(                                                                     \
-      int64_t, int64_t, const TopKShape&, const Real*, const int64_t*, Real*, Real*);              \
-  template void sequence_loss_backward(                                                            \
+#define COHORT_INSTANTIATE(Real)                                                               \
+  template void router_scores(const Real*, int64_t, int64_t, Scoring, Real*);                  \
+  template void choose_experts(const TopKShape&, const Real*, const Real*, int64_t*);          \
+  template void gate_values(const TopKShape&, const Real*, const int64_t*, bool, Real, Real*); \
+  template void gate_values_backward(                                                          \
+      const TopKShape&, const Real*, const int64_t*, const Real*, bool, Real, Scoring, Real*); \
+  template void sequence_loss(                                                                 \
+      int64_t, int64_t, const TopKShape&, const Real*, const int64_t*, Real*, Real*);          \
+  template void sequence_loss_backward(                                                        \
       int64_t, int64_t, const TopKShape&, const Real*, const Real*, Real, Scoring, Real*);
 COHORT_INSTANTIATE(float)
 COHORT_INSTANTIATE(double)

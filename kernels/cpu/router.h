@@ -1,9 +1,9 @@
-// Choosing experts and weighing them (DeepSeek-V3, arXiv:2412.19437, eq. 12-16, and its node-limited
-// groups), for one token after another; on raw pointers.
+// Choosing experts and weighing them (DeepSeek-V3, arXiv:2412.19437, eq. 12-16, and its
+// node-limited groups), for one token after another; on raw pointers.
 //
 // T tokens, E experts, K chosen ones, G groups of E / G neighbouring experts. Each token costs one
-// pass over its E scores; tokens are split over threads and never mixed, so results do not depend on
-// the number of threads.
+// pass over its E scores; tokens are split over threads and never mixed, so results do not depend
+// on the number of threads.
 #pragma once
 #include <cstdint>
 
@@ -21,8 +21,8 @@ struct TopKShape {
 };
 
 /// expert [T, K], ascending: the K largest of score + bias among the experts of the `groups_kept`
-/// best groups, where a group's worth is the sum of its two largest (or its only) score + bias. Ties
-/// go to the lower index; NaN counts as the least. bias [E] may be null.
+/// best groups, where a group's worth is the sum of its two largest (or its only) score + bias.
+/// Ties go to the lower index; NaN counts as the least. bias [E] may be null.
 template <class Real>
 void choose_experts(const TopKShape& shape, const Real* scores, const Real* bias, int64_t* expert);
 

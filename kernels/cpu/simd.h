@@ -8,8 +8,9 @@
 #include <cstring>
 #include <type_traits>
 
-// Without AVX-512, GCC remarks that passing such vectors by value has changed between its versions;
-// every function here is inlined, so nothing is passed.
+// Without AVX-512, GCC warns that returning such vectors has changed between its versions; every
+// function here is inlined, so nothing is returned. (Its remark on passing them by value has no
+// switch: they are passed by reference.)
 #pragma GCC diagnostic ignored "-Wpsabi"
 #define COHORT_INLINE __attribute__((always_inline)) inline
 #define COHORT_LAMBDA __attribute__((always_inline))
@@ -29,6 +30,8 @@ template <class A>
 struct VectorOf {
   typedef A type __attribute__((vector_size(64)));
 };
+template <>
+struct VectorOf<bf16> {};  // is computed with as float
 /// Vector<float>: 16 lanes, Vector<double>: 8.
 template <class A>
 using Vector = typename VectorOf<A>::type;
@@ -69,10 +72,10 @@ COHORT_INLINE Vector<float> load(const bf16* p) {
 }
 
 template <class A>
-COHORT_INLINE void store(A* p, Vector<A> v) {
+COHORT_INLINE void store(A* p, const Vector<A>& v) {
   std::memcpy(p, &v, sizeof(v));
 }
-COHORT_INLINE void store(bf16* p, Vector<float> v) {
+COHORT_INLINE void store(bf16* p, const Vector<float>& v) {
   typedef uint16_t Half __attribute__((vector_size(32)));
   typedef uint32_t Word __attribute__((vector_size(64)));
   const Word w = reinterpret_cast<Word>(v);
@@ -90,7 +93,7 @@ COHORT_INLINE Vector<Sum<T>> load_some(const T* p, int64_t n) {
   return load(lanes);
 }
 template <class T>
-COHORT_INLINE void store_some(T* p, Vector<Sum<T>> v, int64_t n) {
+COHORT_INLINE void store_some(T* p, const Vector<Sum<T>>& v, int64_t n) {
   Sum<T> lanes[kLanes<Sum<T>>];
   store(lanes, v);
   for (int64_t i = 0; i < n; ++i) from_sum(lanes[i], p[i]);
@@ -117,17 +120,17 @@ COHORT_INLINE Vector<Sum<T>> load(const T* p, int64_t n) {
   return load_some(p, n);
 }
 template <class T>
-COHORT_INLINE void store(T* p, Vector<Sum<T>> v, AllLanes<Sum<T>>) {
+COHORT_INLINE void store(T* p, const Vector<Sum<T>>& v, AllLanes<Sum<T>>) {
   store(p, v);
 }
 template <class T>
-COHORT_INLINE void store(T* p, Vector<Sum<T>> v, int64_t n) {
+COHORT_INLINE void store(T* p, const Vector<Sum<T>>& v, int64_t n) {
   store_some(p, v, n);
 }
 
 /// Sum over lanes, always in the same order.
 template <class A>
-COHORT_INLINE A sum_of(Vector<A> v) {
+COHORT_INLINE A sum_of(const Vector<A>& v) {
   A lanes[kLanes<A>];
   store(lanes, v);
   for (int half = kLanes<A> / 2; half > 0; half /= 2)
@@ -135,7 +138,7 @@ COHORT_INLINE A sum_of(Vector<A> v) {
   return lanes[0];
 }
 template <class A>
-COHORT_INLINE A max_of(Vector<A> v) {
+COHORT_INLINE A max_of(const Vector<A>& v) {
   A lanes[kLanes<A>];
   store(lanes, v);
   for (int half = kLanes<A> / 2; half > 0; half /= 2)
@@ -146,12 +149,12 @@ COHORT_INLINE A max_of(Vector<A> v) {
 
 /// e^x by 2^n e^r, |r| <= ln2 / 2, with the Taylor polynomial of e^r: relative error below 2 ulp. 0
 /// where the result is not a normal number, infinity above 88.3 (fp32) or 709.4 (fp64), NaN of NaN.
-COHORT_INLINE Vector<float> exp_of(Vector<float> x) {
+COHORT_INLINE Vector<float> exp_of(const Vector<float>& argument) {
   typedef int32_t Int __attribute__((vector_size(64)));
   constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   constexpr float kLeast = -87.33f;
-  const auto tiny = x < kLeast;
-  x = tiny ? Vector<float>{} + kLeast : x;
+  const auto tiny = argument < kLeast;
+  Vector<float> x = tiny ? Vector<float>{} + kLeast : argument;
   x = x > 89.0f ? Vector<float>{} + 89.0f : x;
   const Vector<float> t = x * 1.44269504f + kMagic;
   const Vector<float> n = t - kMagic;
@@ -167,12 +170,12 @@ COHORT_INLINE Vector<float> exp_of(Vector<float> x) {
   const Int scale = (reinterpret_cast<Int>(t) - std::bit_cast<int32_t>(kMagic) + 127) << 23;
   return tiny ? Vector<float>{} : p * reinterpret_cast<Vector<float>>(scale);
 }
-COHORT_INLINE Vector<double> exp_of(Vector<double> x) {
+COHORT_INLINE Vector<double> exp_of(const Vector<double>& argument) {
   typedef int64_t Int __attribute__((vector_size(64)));
   constexpr double kMagic = 6755399441055744.0;  // 1.5 * 2^52
   constexpr double kLeast = -708.39;
-  const auto tiny = x < kLeast;
-  x = tiny ? Vector<double>{} + kLeast : x;
+  const auto tiny = argument < kLeast;
+  Vector<double> x = tiny ? Vector<double>{} + kLeast : argument;
   x = x > 710.0 ? Vector<double>{} + 710.0 : x;
   const Vector<double> t = x * 1.4426950408889634 + kMagic;
   const Vector<double> n = t - kMagic;

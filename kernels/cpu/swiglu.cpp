@@ -10,7 +10,7 @@ namespace {
 constexpr int64_t kElementsPerThread = 8192;
 
 template <class A>
-COHORT_INLINE Vector<A> sigmoid(Vector<A> x) {
+COHORT_INLINE Vector<A> sigmoid(const Vector<A>& x) {
   return A(1) / (A(1) + exp_of(-x));
 }
 

@@ -29,9 +29,10 @@ Function reference(const at::Tensor& target) {
 }  // namespace
 
 TEST_CASE("Chunked cross-entropy equals log-softmax over the whole", "[core-cross_entropy]") {
-  // 4096 classes are taken 256 rows at a time: 300 rows leave a tail.
+  // Logits reach 15 here, so that fp32 leaves them, and the logarithm of each gradient, 1e-6 of
+  // error. 4096 classes are taken 256 rows at a time: 300 rows leave a tail.
   for (const auto& [dtype, bound] :
-       {std::pair{at::kDouble, 1e-12}, {at::kFloat, 2e-6}, {at::kBFloat16, 2e-2}})
+       {std::pair{at::kDouble, 1e-12}, {at::kFloat, 1e-5}, {at::kBFloat16, 2e-2}})
     for (const auto& [rows, classes] :
          {std::pair<int64_t, int64_t>{1, 1}, {1, 5}, {7, 29}, {300, 4096}, {256, 4097}}) {
       INFO(at::toString(dtype) << ", " << rows << " rows of " << classes << " classes");

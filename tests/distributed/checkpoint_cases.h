@@ -17,39 +17,10 @@ namespace cohort::tests {
 
 namespace fs = std::filesystem;
 
-/// The world of a process that runs alone.
-class SoloCommunicator final : public distributed::Communicator {
- public:
-  int rank() const override { return 0; }
-  int size() const override { return 1; }
-  const std::string& axis() const override { return axis_; }
-  void barrier() override {}
-  void all_reduce(at::Tensor&, distributed::ReduceOp) override {}
-  void broadcast(at::Tensor&, int) override {}
-  void all_gather(at::Tensor& out, const at::Tensor& in) override { out.copy_(in); }
-  std::unique_ptr<distributed::Work> reduce_scatter_async(at::Tensor& out,
-                                                          const at::Tensor& in) override {
-    out.copy_(in);
-    return nullptr;
-  }
-  void all_to_all_counts(const int64_t* send, int64_t* receive, int64_t per_rank) override {
-    std::copy(send, send + per_rank, receive);
-  }
-  void all_to_all_v(at::Tensor& out,
-                    const std::vector<int64_t>&,
-                    const at::Tensor& in,
-                    const std::vector<int64_t>&) override {
-    out.copy_(in);
-  }
-  std::vector<std::string> all_gather_text(const std::string& text) override { return {text}; }
-
- private:
-  std::string axis_ = "world";
-};
-
+/// The world of a process that runs alone, also where it is one of several.
 inline distributed::Mesh solo_mesh() {
   distributed::Mesh mesh;
-  mesh.world = std::make_shared<SoloCommunicator>();
+  mesh.world = distributed::local_communicator("world");
   return mesh;
 }
 

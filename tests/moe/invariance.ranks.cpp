@@ -1,5 +1,5 @@
-// DESIGN 3.3: no mesh, accumulation or recomputation changes what a step computes. Every rank runs the
-// whole batch alone as the reference, and then its share of it together with the others.
+// DESIGN 3.3: no mesh, accumulation or recomputation changes what a step computes. Every rank runs
+// the whole batch alone as the reference, and then its share of it together with the others.
 #include <cmath>
 
 #include "moe/pretrain_loss.h"
@@ -22,7 +22,7 @@ struct Case {
   std::string name;
   core::ModelConfig model = tests::tiny_model();
   /// Selection biases at the start: pushes tokens away from or towards experts.
-  std::vector<double> bias;
+  std::vector<double> bias{};
   std::string optimizer = "adamw";
   at::ScalarType dtype = at::kDouble;
 };
@@ -33,11 +33,8 @@ struct Trace {
   std::vector<at::Tensor> biases, loads;
 };
 
-Trace train(const Case& c,
-            const distributed::Mesh& mesh,
-            int64_t micro_batch,
-            bool recompute,
-            int steps) {
+Trace train(
+    const Case& c, const distributed::Mesh& mesh, int64_t micro_batch, bool recompute, int steps) {
   moe::Transformer model(c.model, mesh.ep, 7, c.dtype);
   for (auto* layer : model.moe_layers())
     if (!c.bias.empty()) layer->bias().copy_(at::tensor(c.bias, at::kDouble));
@@ -70,7 +67,8 @@ Trace train(const Case& c,
 
 void check_close(const std::vector<double>& a, const std::vector<double>& b, double tolerance) {
   REQUIRE(a.size() == b.size());
-  for (size_t i = 0; i < a.size(); ++i) CHECK(std::abs(a[i] - b[i]) <= tolerance * (std::abs(b[i]) + 1e-6));
+  for (size_t i = 0; i < a.size(); ++i)
+    CHECK(std::abs(a[i] - b[i]) <= tolerance * (std::abs(b[i]) + 1e-6));
 }
 
 /// `ours` holds this rank's experts only; each of its tensors is compared.
@@ -108,9 +106,11 @@ void check_matrix(int world, const std::vector<int>& eps) {
   for (const auto& c : cases()) {
     const Trace reference = train(c, distributed::make_local_mesh(), 8, false, 5);
     if (c.name == "all tokens to one expert")
-      for (const auto& load : reference.loads) REQUIRE(load[5].item<int64_t>() == load.sum().item<int64_t>());
+      for (const auto& load : reference.loads)
+        REQUIRE(load[5].item<int64_t>() == load.sum().item<int64_t>());
     if (c.name == "one rank's experts get none")
-      for (const auto& load : reference.loads) REQUIRE(load.narrow(0, 0, 4).sum().item<int64_t>() == 0);
+      for (const auto& load : reference.loads)
+        REQUIRE(load.narrow(0, 0, 4).sum().item<int64_t>() == 0);
     for (int ep : eps) {
       core::MeshConfig config;
       config.ep = ep;
@@ -153,9 +153,17 @@ void check_long(const std::vector<int>& eps) {
 TEST_CASE("dp 1: accumulation and recomputation change nothing", "[moe][invariance][ranks1]") {
   check_matrix(1, {1});
 }
-TEST_CASE("dp 2: meshes ep 1 and 2 equal one rank", "[moe][invariance][ranks2]") { check_matrix(2, {1, 2}); }
-TEST_CASE("dp 4: meshes ep 2 and 4 equal one rank", "[moe][invariance][ranks4]") { check_matrix(4, {2, 4}); }
+TEST_CASE("dp 2: meshes ep 1 and 2 equal one rank", "[moe][invariance][ranks2]") {
+  check_matrix(2, {1, 2});
+}
+TEST_CASE("dp 4: meshes ep 2 and 4 equal one rank", "[moe][invariance][ranks4]") {
+  check_matrix(4, {2, 4});
+}
 
 TEST_CASE("dp 1: 50 fp32 steps", "[moe][invariance][ranks1]") { check_long({1}); }
-TEST_CASE("dp 2: 50 fp32 steps equal one rank's", "[moe][invariance][ranks2]") { check_long({1, 2}); }
-TEST_CASE("dp 4: 50 fp32 steps equal one rank's", "[moe][invariance][ranks4]") { check_long({2, 4}); }
+TEST_CASE("dp 2: 50 fp32 steps equal one rank's", "[moe][invariance][ranks2]") {
+  check_long({1, 2});
+}
+TEST_CASE("dp 4: 50 fp32 steps equal one rank's", "[moe][invariance][ranks4]") {
+  check_long({2, 4});
+}

@@ -63,7 +63,8 @@ void check_case(const fs::path& folder) {
       [](const core::Parameter& p) { return p.value.detach(); },
       [&](const std::string& name, const at::Tensor& ours, const at::Tensor& theirs) {
         INFO(name);
-        // Adam's first step is the gradient's sign: where that is all but zero it may go either way.
+        // Adam's first step is the gradient's sign: where that is all but zero it may go either
+        // way.
         const at::Tensor clear = gradients.at(name).abs().ge(1e-6);
         CHECK(largest((ours - theirs) * clear) < 2e-6);
       });
@@ -97,7 +98,8 @@ void check_greedy(const fs::path& folder) {
 
 }  // namespace
 
-TEST_CASE("DeepSeek-V3 cases: logits, loss, every gradient, one AdamW step", "[moe][model][parity]") {
+TEST_CASE("DeepSeek-V3 cases: logits, loss, every gradient, one AdamW step",
+          "[moe][model][parity]") {
   for (const auto& folder : tests::cases("deepseek_v3")) {
     check_case(folder);
     if (fs::exists(folder / "padded.safetensors")) check_padded(folder);

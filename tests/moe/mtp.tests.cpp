@@ -53,8 +53,8 @@ void check_folder(const fs::path& folder) {
   CHECK(largest(logits - io["mtp_logits"]) < 2e-4);
 }
 
-/// A file with a dense fp64 model of several modules, in one of the orders and places that codebases
-/// choose.
+/// A file with a dense fp64 model of several modules, in one of the orders and places that
+/// codebases choose.
 void check_file(const fs::path& path) {
   auto t = core::read_safetensors(path.string());
   const int64_t depth = t["depth"].item<int64_t>();
@@ -98,8 +98,10 @@ void check_file(const fs::path& path) {
   for (const auto& parameter : model.parameters())
     for (const auto& p : parameter.parts) {
       const at::Tensor& theirs = t.at("d." + reference_name(p.name));
-      const at::Tensor ours =
-          parameter.value.grad().reshape({-1}).narrow(0, p.offset, theirs.numel()).view(theirs.sizes());
+      const at::Tensor ours = parameter.value.grad()
+                                  .reshape({-1})
+                                  .narrow(0, p.offset, theirs.numel())
+                                  .view(theirs.sizes());
       INFO(p.name);
       CHECK(largest(ours - theirs) < 1e-11);
     }
@@ -118,7 +120,8 @@ TEST_CASE("Multi-token prediction equals the reference", "[moe][mtp][parity]") {
 }
 
 TEST_CASE("A target lies in the document of the position that predicts it", "[moe][mtp]") {
-  const core::Batch batch{at::arange(8).view({1, 8}), at::tensor({0, 0, 0, 0, 1, 1, 1, -1}, at::kLong).view({1, 8})};
+  const core::Batch batch{at::arange(8).view({1, 8}),
+                          at::tensor({0, 0, 0, 0, 1, 1, 1, -1}, at::kLong).view({1, 8})};
   const auto targets = [&](int64_t k) {
     const at::Tensor t = moe::prediction_targets(batch, k).contiguous();
     return std::vector<int64_t>(t.data_ptr<int64_t>(), t.data_ptr<int64_t>() + t.numel());

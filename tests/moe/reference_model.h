@@ -37,8 +37,8 @@ struct ReferenceModel {
   }
 };
 
-/// Calls check(name, ours, theirs) for every named tensor of `reference`; `pick` gives the tensor of a
-/// parameter that is compared (its value, its gradient).
+/// Calls check(name, ours, theirs) for every named tensor of `reference`; `pick` gives the tensor
+/// of a parameter that is compared (its value, its gradient).
 template <class Pick, class Check>
 void compare_parts(const moe::Transformer& model,
                    const std::map<std::string, at::Tensor>& reference,

@@ -27,15 +27,16 @@ double largest_difference(const at::Tensor& a, const at::Tensor& b) {
 
 }  // namespace
 
-TEST_CASE("Routing, balance and the sequence-wise loss equal the reference", "[moe][router][parity]") {
+TEST_CASE("Routing, balance and the sequence-wise loss equal the reference",
+          "[moe][router][parity]") {
   for (const auto& path : tests::cases("router")) {
     INFO(path.string());
     auto t = core::read_safetensors(path.string());
     const auto config = config_of(t);
     const double alpha = t["alpha"].item<double>();
     // fp64 to 1e-12 (rounding only); fp32 to 1e-6 (its resolution of values near 1).
-    for (const auto [dtype, tolerance] : {std::pair{at::kDouble, 1e-12}, {at::kFloat, 1e-6}}) {
-      const at::Tensor logits = t["logits"].to(dtype).requires_grad_();
+    for (const auto& [dtype, tolerance] : {std::pair{at::kDouble, 1e-12}, {at::kFloat, 1e-6}}) {
+      const at::Tensor logits = t["logits"].to(dtype).detach().clone().requires_grad_();
       const auto routing = moe::route(logits, t["bias"].to(dtype), 1, config);
       REQUIRE(at::equal(routing.expert_TK, t["indices"]));
       CHECK(largest_difference(routing.gate_TK, t["weights"]) < tolerance);
@@ -47,11 +48,13 @@ TEST_CASE("Routing, balance and the sequence-wise loss equal the reference", "[m
     const at::Tensor load = at::bincount(t["indices"].flatten(), {}, config.n_routed_experts);
     CHECK(at::equal(load, t["load"]));
     moe::update_bias(bias, load, t["gamma"].item<double>());
-    CHECK(largest_difference(bias, t["bias_next"]) < 1e-15);
+    // The reference rounds gamma to fp32 before it adds it.
+    CHECK(largest_difference(bias, t["bias_next"]) < 1e-7 * t["gamma"].item<double>());
   }
 }
 
-TEST_CASE("The gradient of gates and sequence loss is that of finite differences", "[moe][router]") {
+TEST_CASE("The gradient of gates and sequence loss is that of finite differences",
+          "[moe][router]") {
   const auto softmax = GENERATE(false, true);
   const auto normalise = GENERATE(false, true);
   core::ModelConfig config;
@@ -60,7 +63,8 @@ TEST_CASE("The gradient of gates and sequence loss is that of finite differences
   config.norm_topk_prob = normalise;
   config.routed_scaling_factor = 1.7;
   config.scoring_func = softmax ? "softmax" : "sigmoid";
-  at::Tensor logits = at::linspace(-1, 1, 48, at::kDouble).sin().mul(3).cos().view({8, 6}).contiguous();
+  at::Tensor logits =
+      at::linspace(-1, 1, 48, at::kDouble).sin().mul(3).cos().view({8, 6}).contiguous();
   const at::Tensor weight = at::linspace(0.5, 2, 24, at::kDouble).view({8, 3});
   const auto expert = moe::route(logits, {}, 2, config).expert_TK;
   const auto f = [&](const at::Tensor& x) {

@@ -1,5 +1,5 @@
-// A model small enough to run in milliseconds that still has every part: dense and MoE layers, groups,
-// shared experts, query LoRA, two prediction modules.
+// A model small enough to run in milliseconds that still has every part: dense and MoE layers,
+// groups, shared experts, query LoRA, two prediction modules.
 #pragma once
 #include <string>
 
@@ -36,7 +36,8 @@ inline core::ModelConfig tiny_model() {
 
 /// Rows of random tokens, each cut into documents of random lengths.
 inline core::Batch random_rows(uint64_t seed, int64_t rows, int64_t seq_len, int64_t vocab_size) {
-  core::Batch batch{at::empty({rows, seq_len + 1}, at::kLong), at::empty({rows, seq_len + 1}, at::kLong)};
+  core::Batch batch{at::empty({rows, seq_len + 1}, at::kLong),
+                    at::empty({rows, seq_len + 1}, at::kLong)};
   int64_t* token = batch.tokens.data_ptr<int64_t>();
   int64_t* document = batch.document_id.data_ptr<int64_t>();
   for (int64_t i = 0; i < batch.tokens.numel(); ++i) {
@@ -48,11 +49,15 @@ inline core::Batch random_rows(uint64_t seed, int64_t rows, int64_t seq_len, int
 }
 
 /// The same rows in pieces of `micro_batch`: those of rank `rank` of `ranks`.
-inline std::vector<core::Batch> share_of(const core::Batch& all, int rank, int ranks, int64_t micro_batch) {
+inline std::vector<core::Batch> share_of(const core::Batch& all,
+                                         int rank,
+                                         int ranks,
+                                         int64_t micro_batch) {
   const int64_t count = all.num_rows() / ranks;
   std::vector<core::Batch> out;
   for (int64_t i = rank * count; i < (rank + 1) * count; i += micro_batch)
-    out.push_back({all.tokens.narrow(0, i, micro_batch), all.document_id.narrow(0, i, micro_batch)});
+    out.push_back(
+        {all.tokens.narrow(0, i, micro_batch), all.document_id.narrow(0, i, micro_batch)});
   return out;
 }
 

@@ -1,0 +1,1 @@
+// Empty: it has the precompiled header of the tests made (see CMakeLists.txt).
