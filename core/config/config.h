@@ -75,6 +75,11 @@ struct ModelConfig {
   bool qk_norm = false;         ///< Qwen3: RMSNorm on each head of q and k.
   bool tie_word_embeddings = false;
   int64_t num_nextn_predict_layers = 0;  ///< Depth of multi-token prediction.
+  /// Order of eh_proj's input: [embedding ; hidden] as in the released checkpoints, or [hidden ;
+  /// embedding] as in the report's eq. 21.
+  bool mtp_embedding_first = true;
+  /// Depth 1 reads the main model's output after its final norm (as transformers does) or before.
+  bool mtp_after_norm = true;
   double initializer_range = 0.02;
   int64_t bos_token_id = 0;
   int64_t eos_token_id = 1;

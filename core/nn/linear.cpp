@@ -1,0 +1,179 @@
+#include "core/nn/linear.h"
+
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <numeric>
+#include <string>
+
+#include "core/base/error.h"
+#include "kernels/cpu/gemm.h"
+
+namespace cohort::core {
+namespace {
+
+using Counts = std::vector<int64_t>;
+using kernels::GemmForm;
+using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
+
+/// COHORT_GEMM, read once.
+bool own_fp32_gemm() {
+  static const bool own = [] {
+    const char* text = std::getenv("COHORT_GEMM");
+    const std::string choice = text ? text : "";
+    COHORT_CHECK_INPUT(choice.empty() || choice == "own" || choice == "torch",
+                       "environment variable COHORT_GEMM is '{}': should be own, torch or unset",
+                       choice);
+    return choice.empty() ? kernels::gemm_preferred() : choice == "own";
+  }();
+  return own;
+}
+
+/// t [..., columns] as a matrix whose rows are contiguous and do not overlap.
+at::Tensor as_rows(const at::Tensor& t, int64_t columns) {
+  const at::Tensor m = t.dim() == 2 ? t : t.reshape({t.numel() / columns, columns});
+  return m.stride(1) == 1 && m.stride(0) >= columns ? m : m.contiguous();
+}
+
+/// An operand of a grouped product: rows [R, C] that the counts split, or one matrix a group
+/// [G, R, C].
+struct Operand {
+  const at::Tensor& t;
+  bool stacked() const { return t.dim() == 3; }
+  int64_t rows(int64_t count) const { return stacked() ? t.size(1) : count; }
+  int64_t columns() const { return t.size(-1); }
+  int64_t leading() const { return std::max(t.stride(-2), t.size(-1)); }
+  at::Tensor of_group(int64_t group, int64_t row, int64_t count) const {
+    return stacked() ? t.select(0, group) : t.narrow(0, row, count);
+  }
+  float* floats(int64_t group, int64_t row) const {
+    return static_cast<float*>(t.data_ptr()) + (stacked() ? group * t.stride(0) : row * leading());
+  }
+};
+
+/// c = a b, a b^T or a^T b (`form`) group by group; a group without rows leaves zeros.
+void grouped_product(GemmForm form, Operand a, Operand b, Operand c, const Counts& counts) {
+  const bool own = c.t.is_cpu() && c.t.scalar_type() == at::kFloat && own_fp32_gemm();
+  std::vector<kernels::GemmProduct> products;
+  int64_t row = 0;
+  for (size_t i = 0; i < counts.size(); ++i) {
+    const int64_t group = static_cast<int64_t>(i), count = counts[i];
+    if (own) {
+      products.push_back({form,
+                          c.rows(count),
+                          c.columns(),
+                          form == GemmForm::kTN ? a.rows(count) : a.columns(),
+                          a.floats(group, row),
+                          a.leading(),
+                          b.floats(group, row),
+                          b.leading(),
+                          c.floats(group, row),
+                          c.leading(),
+                          false});
+    } else if (count > 0 || c.stacked()) {
+      at::Tensor out = c.of_group(group, row, count);
+      const at::Tensor left = a.of_group(group, row, count);
+      const at::Tensor right = b.of_group(group, row, count);
+      if (count == 0)
+        out.zero_();
+      else
+        at::mm_out(out,
+                   form == GemmForm::kTN ? left.t() : left,
+                   form == GemmForm::kNT ? right.t() : right);
+    }
+    row += count;
+  }
+  kernels::gemm_many(products.data(), static_cast<int64_t>(products.size()));
+}
+
+/// weight [O, I] as the stack of one group.
+at::Tensor stack_of(const at::Tensor& weight) {
+  return (weight.dim() == 2 ? weight.unsqueeze(0) : weight).contiguous();
+}
+
+at::Tensor multiply(const at::Tensor& x, const at::Tensor& weight, const Counts& counts) {
+  const at::Tensor stack = stack_of(weight), rows = as_rows(x, weight.size(-1));
+  auto shape = x.sizes().vec();
+  shape.back() = stack.size(1);
+  const at::Tensor y = at::empty(shape, x.options());
+  const at::Tensor y_rows = y.view({rows.size(0), stack.size(1)});
+  grouped_product(GemmForm::kNT, {rows}, {stack}, {y_rows}, counts);
+  return y;
+}
+
+/// y = x W^T, so d_x = d_y W and d_W = d_y^T x.
+struct LinearFunction : torch::autograd::Function<LinearFunction> {
+  static Variable forward(AutogradContext* context, Variable x, Variable weight, Counts counts) {
+    context->save_for_backward({x, weight});
+    context->saved_data["counts"] = counts;
+    return multiply(x, weight, counts);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list d_outputs) {
+    COHORT_CHECK(!at::GradMode::is_enabled(),
+                 "linear has no second derivative: call backward without create_graph");
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1];
+    const Counts counts = context->saved_data["counts"].toIntVector();
+    const int64_t inputs = weight.size(-1), outputs = weight.size(-2);
+    const at::Tensor d_y = as_rows(d_outputs[0], outputs);
+    at::Tensor d_x, d_weight;
+    if (context->needs_input_grad(0)) {
+      d_x = at::empty(x.sizes(), d_y.options());
+      const at::Tensor stack = stack_of(weight), d_rows = d_x.view({d_y.size(0), inputs});
+      grouped_product(GemmForm::kNN, {d_y}, {stack}, {d_rows}, counts);
+    }
+    if (context->needs_input_grad(1)) {
+      d_weight = at::empty(weight.sizes(), d_y.options());
+      const at::Tensor stack = stack_of(d_weight), rows = as_rows(x, inputs);
+      grouped_product(GemmForm::kTN, {d_y}, {rows}, {stack}, counts);
+    }
+    return {d_x, d_weight, Variable()};
+  }
+};
+
+at::Tensor apply(const at::Tensor& x, const at::Tensor& weight, const Counts& counts) {
+  COHORT_CHECK(x.dim() >= 1 && weight.size(-1) > 0 && x.size(-1) == weight.size(-1),
+               "linear: x of shape {} does not fit a weight of shape {}",
+               fmt::join(x.sizes(), "x"),
+               fmt::join(weight.sizes(), "x"));
+  COHORT_CHECK(x.scalar_type() == weight.scalar_type(),
+               "linear: x is {} and the weight {}",
+               c10::toString(x.scalar_type()),
+               c10::toString(weight.scalar_type()));
+  if (at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad()))
+    return LinearFunction::apply(x, weight, counts);
+  return multiply(x, weight, counts);
+}
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
+  COHORT_CHECK(weight.dim() == 2 && weight.size(1) > 0,
+               "linear: the weight has shape {}, not [outputs, inputs]",
+               fmt::join(weight.sizes(), "x"));
+  return apply(x, weight, {x.numel() / weight.size(1)});
+}
+
+at::Tensor grouped_linear(const at::Tensor& x, const at::Tensor& weight, const Counts& counts) {
+  COHORT_CHECK(x.dim() == 2 && weight.dim() == 3,
+               "grouped_linear: x has {} dimensions and the weight {}, not 2 and 3",
+               x.dim(),
+               weight.dim());
+  const bool negative = std::any_of(counts.begin(), counts.end(), [](int64_t n) { return n < 0; });
+  const int64_t rows = std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  COHORT_CHECK(
+      static_cast<int64_t>(counts.size()) == weight.size(0) && rows == x.size(0) && !negative,
+      "grouped_linear: {} counts of {} rows{} for {} groups and {} rows",
+      counts.size(),
+      rows,
+      negative ? ", some negative," : "",
+      weight.size(0),
+      x.size(0));
+  return apply(x, weight, counts);
+}
+
+}  // namespace cohort::core

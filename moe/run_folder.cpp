@@ -1,0 +1,145 @@
+#include "moe/run_folder.h"
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "core/base/error.h"
+#include "core/base/log.h"
+#include "core/config/parse.h"
+#include "core/data/indexed_dataset.h"
+#include "distributed/checkpoint.h"
+
+namespace cohort::moe {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string read_text(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+void write_text(const std::string& path, const std::string& text) {
+  std::ofstream out(path, std::ios::binary);
+  out << text;
+  out.flush();
+  COHORT_CHECK(out.good(), "cannot write {}: {}", path, std::strerror(errno));
+}
+
+bool holds_a_run(const std::string& dir) {
+  const fs::path checkpoints = fs::path(dir) / "checkpoints";
+  std::error_code ignored;
+  return fs::exists(fs::path(dir) / "metrics.jsonl", ignored) ||
+         (fs::is_directory(checkpoints, ignored) && !fs::is_empty(checkpoints, ignored));
+}
+
+std::string tokenizer_path(const core::Config& config) {
+  if (!config.data.tokenizer.empty()) {
+    COHORT_CHECK_INPUT(fs::is_regular_file(config.data.tokenizer),
+                       "data.tokenizer: there is no file '{}'",
+                       config.data.tokenizer);
+    return config.data.tokenizer;
+  }
+  if (config.data.train.empty()) return "";
+  const std::string recorded = core::IndexedDataset(config.data.train[0].path).info().tokenizer;
+  return fs::is_regular_file(recorded) ? recorded : "";
+}
+
+/// "key: value" lines of one section of a resolved YAML text.
+std::string section(const std::string& yaml, const std::string& name) {
+  std::istringstream lines(yaml);
+  std::string line, out;
+  bool inside = false;
+  while (std::getline(lines, line)) {
+    if (!line.empty() && line[0] != ' ' && line[0] != '#' && line[0] != '-') inside = line.rfind(name + ":", 0) == 0;
+    if (inside) out += line + "\n";
+  }
+  return out;
+}
+
+std::string first_difference(const std::string& earlier, const std::string& now) {
+  std::istringstream a(earlier), b(now);
+  std::string x, y;
+  const auto trimmed = [](const std::string& s) {
+    const auto first = s.find_first_not_of(' ');
+    return first == std::string::npos ? std::string("nothing") : s.substr(first);
+  };
+  while (true) {
+    const bool more_a = static_cast<bool>(std::getline(a, x));
+    const bool more_b = static_cast<bool>(std::getline(b, y));
+    if (!more_a) x.clear();
+    if (!more_b) y.clear();
+    if (x != y) return fmt::format("'{}' then, '{}' now", trimmed(x), trimmed(y));
+    if (!more_a && !more_b) return "";
+  }
+}
+
+}  // namespace
+
+RunFolder open_run_folder(const core::Config& config, const distributed::Mesh& mesh, bool resume) {
+  const std::string& dir = config.run.dir;
+  RunFolder folder;
+  // Every rank looks before rank 0 makes anything, so that all see the same.
+  const bool occupied = holds_a_run(dir);
+  mesh.world->barrier();
+  COHORT_CHECK_INPUT(resume || !occupied,
+                     "run.dir={} already holds a run: go on with --resume, or choose another folder",
+                     dir);
+  std::error_code error;
+  if (mesh.shape.rank == 0) fs::create_directories(fs::path(dir) / "checkpoints", error);
+  COHORT_CHECK_INPUT(!error, "run.dir={} cannot be made: {}", dir, error.message());
+  mesh.world->barrier();
+  if (resume) {
+    folder.checkpoint = distributed::newest_good_checkpoint(dir + "/checkpoints", mesh);
+    if (!folder.checkpoint && mesh.shape.rank == 0)
+      spdlog::info("no checkpoint in {}/checkpoints yet: starts from the beginning", dir);
+  }
+  const std::string tokenizer = tokenizer_path(config);
+  if (!tokenizer.empty()) folder.tokenizer_json = read_text(tokenizer);
+  return folder;
+}
+
+void write_run_files(const core::Config& config, const std::vector<core::DataSourceInfo>& sources) {
+  write_text(config.run.dir + "/config.yaml", core::to_yaml(config));
+  nlohmann::ordered_json card{{"sources", nlohmann::ordered_json::array()}};
+  for (const auto& source : sources) {
+    nlohmann::ordered_json entry{{"path", source.path},
+                                 {"weight", source.weight},
+                                 {"documents", source.documents},
+                                 {"tokens", source.tokens},
+                                 {"bytes", source.bytes}};
+    const std::string prepared =
+        read_text((fs::path(source.path).parent_path() / "data_card.json").string());
+    const auto parsed = nlohmann::ordered_json::parse(prepared, nullptr, false);
+    if (!parsed.is_discarded()) entry["prepared"] = parsed;
+    card["sources"].push_back(entry);
+  }
+  write_text(config.run.dir + "/data_card.json", card.dump(2) + "\n");
+}
+
+void check_resumable(const core::Config& config,
+                     const std::string& earlier_yaml,
+                     const std::string& folder) {
+  const std::string now_yaml = core::to_yaml(config);
+  const auto difference = [&](const std::string& name) {
+    return first_difference(section(earlier_yaml, name), section(now_yaml, name));
+  };
+  const std::string model = difference("model");
+  COHORT_CHECK_INPUT(model.empty(), "{} was trained with another model: {}", folder, model);
+  const core::Config earlier = core::parse_config_text(earlier_yaml, folder + "/manifest.json", {});
+  COHORT_CHECK_INPUT(earlier.optimizer.name == config.optimizer.name,
+                     "{} holds the state of optimizer.name={}, which optimizer.name={} cannot use",
+                     folder,
+                     earlier.optimizer.name,
+                     config.optimizer.name);
+  const std::string data = difference("data");
+  if (!data.empty()) spdlog::warn("resumes with other data: {}", data);
+  if (earlier.run.seed != config.run.seed || earlier.train.global_batch != config.train.global_batch)
+    spdlog::warn("resumes with another seed or global batch: the data order is not that of {}", folder);
+}
+
+}  // namespace cohort::moe

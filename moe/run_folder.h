@@ -1,0 +1,32 @@
+// What a run keeps in its folder beside metrics and checkpoints, and the rules for going on in it.
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/config/config.h"
+#include "core/data/loader.h"
+#include "distributed/mesh.h"
+
+namespace cohort::moe {
+
+struct RunFolder {
+  std::optional<std::string> checkpoint;  ///< To go on from.
+  std::string tokenizer_json;             ///< Travels with the checkpoints; may be empty.
+};
+
+/// Makes config.run.dir (rank 0), or finds the newest good checkpoint in it. Throws InputError when it
+/// holds a run and `resume` is false, or cannot be made. Collective.
+RunFolder open_run_folder(const core::Config& config, const distributed::Mesh& mesh, bool resume);
+
+/// config.yaml (fully resolved) and data_card.json (every source with the card that `cohort data
+/// prepare` wrote for it). Rank 0 only.
+void write_run_files(const core::Config& config, const std::vector<core::DataSourceInfo>& sources);
+
+/// Throws InputError when the run under `folder` was started with settings that a resumed run cannot
+/// change (the model, the optimizer); warns about those that make it another run (data, batch, seed).
+void check_resumable(const core::Config& config,
+                     const std::string& earlier_yaml,
+                     const std::string& folder);
+
+}  // namespace cohort::moe

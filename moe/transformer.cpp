@@ -1,0 +1,210 @@
+#include "moe/transformer.h"
+
+#include "core/base/error.h"
+#include "core/nn/linear.h"
+#include "core/nn/rms_norm.h"
+#include "moe/recompute.h"
+
+namespace cohort::moe {
+namespace {
+
+core::Parameter norm(const std::string& name, int64_t size, const core::Initializer& init) {
+  return core::named_parameter(name, init.ones({size}));
+}
+
+core::Parameter matrix(const std::string& name, at::IntArrayRef shape, const core::Initializer& init) {
+  return core::named_parameter(name, init.normal(name, shape));
+}
+
+std::string layer_prefix(int64_t layer_idx) { return "model.layers." + std::to_string(layer_idx) + "."; }
+
+}  // namespace
+
+DecoderLayer::DecoderLayer(const core::ModelConfig& config,
+                           int64_t layer_idx,
+                           const core::Initializer& init,
+                           std::shared_ptr<distributed::Communicator> ep)
+    : eps_(config.rms_norm_eps),
+      input_norm_(norm(layer_prefix(layer_idx) + "input_layernorm.weight", config.hidden_size, init)),
+      post_attention_norm_(norm(
+          layer_prefix(layer_idx) + "post_attention_layernorm.weight", config.hidden_size, init)),
+      attention_(core::make_attention(config, layer_prefix(layer_idx) + "self_attn.", init)) {
+  const std::string prefix = layer_prefix(layer_idx) + "mlp.";
+  if (config.is_moe_layer(layer_idx))
+    moe_.emplace(config, prefix, init, std::move(ep));
+  else
+    mlp_.emplace(config.hidden_size, config.intermediate_size, prefix, init);
+}
+
+DecoderLayer::Output DecoderLayer::forward(const at::Tensor& x,
+                                           const core::AttentionLayout& layout,
+                                           const core::RopeTable& rope,
+                                           RoutingMemory& memory,
+                                           bool count_loads) {
+  const at::Tensor attended =
+      x + attention_->forward(core::rms_norm(x, input_norm_.value, eps_), layout, rope);
+  const at::Tensor normed = core::rms_norm(attended, post_attention_norm_.value, eps_);
+  if (!moe_) return {attended + mlp_->forward(normed), at::Tensor()};
+  auto out = moe_->forward(normed, memory, count_loads);
+  return {attended + out.y, out.sequence_loss};
+}
+
+void DecoderLayer::collect(core::ParameterList& out) const {
+  out.push_back(input_norm_);
+  attention_->collect(out);
+  out.push_back(post_attention_norm_);
+  if (mlp_) mlp_->collect(out);
+  if (moe_) moe_->collect(out);
+}
+
+void DecoderLayer::collect_buffers(std::vector<core::Buffer>& out) const {
+  if (moe_) moe_->collect_buffers(out);
+}
+
+Transformer::Transformer(const core::ModelConfig& config,
+                         std::shared_ptr<distributed::Communicator> ep,
+                         uint64_t seed,
+                         at::ScalarType dtype)
+    : config_(config), dtype_(dtype) {
+  const core::Initializer init{seed, config.initializer_range, dtype, at::kCPU};
+  embedding_ =
+      matrix("model.embed_tokens.weight", {config.vocab_size, config.hidden_size}, init);
+  embedding_.is_embedding = true;
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) layers_.emplace_back(config, i, init, ep);
+  final_norm_ = norm("model.norm.weight", config.hidden_size, init);
+  if (config.tie_word_embeddings) {
+    head_ = embedding_;
+  } else {
+    head_ = matrix("lm_head.weight", {config.vocab_size, config.hidden_size}, init);
+    head_.is_embedding = true;
+  }
+  for (int64_t k = 0; k < config.num_nextn_predict_layers; ++k)
+    mtp_.push_back(make_mtp_module(config.num_hidden_layers + k, init, ep));
+}
+
+Transformer::MtpModule Transformer::make_mtp_module(
+    int64_t layer_idx,
+    const core::Initializer& init,
+    std::shared_ptr<distributed::Communicator> ep) const {
+  const std::string prefix = layer_prefix(layer_idx);
+  const int64_t D = config_.hidden_size;
+  return {norm(prefix + "hnorm.weight", D, init),
+          norm(prefix + "enorm.weight", D, init),
+          matrix(prefix + "eh_proj.weight", {D, 2 * D}, init),
+          norm(prefix + "shared_head.norm.weight", D, init),
+          DecoderLayer(config_, layer_idx, init, std::move(ep))};
+}
+
+const core::RopeTable& Transformer::rope_table(int64_t length) {
+  if (!rope_.cos.defined() || rope_.cos.size(0) < length)
+    rope_ = core::rope_table(config_.rope,
+                             core::rope_dim(config_),
+                             length,
+                             dtype_ == at::kDouble ? at::kDouble : at::kFloat);
+  return rope_;
+}
+
+DecoderLayer::Output Transformer::run_layer(DecoderLayer& layer,
+                                            const at::Tensor& x,
+                                            const core::AttentionLayout& layout,
+                                            const core::RopeTable& rope,
+                                            const PassOptions& options) {
+  if (!options.recompute || !x.requires_grad()) {
+    RoutingMemory memory;
+    return layer.forward(x, layout, rope, memory, options.count_loads);
+  }
+  auto memory = std::make_shared<RoutingMemory>();
+  auto out = recompute(
+      x, [&layer, layout, rope, memory, count = options.count_loads](const at::Tensor& input) {
+        auto result = layer.forward(input, layout, rope, *memory, count);
+        std::vector<at::Tensor> tensors{result.x};
+        if (result.sequence_loss.defined()) tensors.push_back(result.sequence_loss);
+        return tensors;
+      });
+  return {out[0], out.size() > 1 ? out[1] : at::Tensor()};
+}
+
+ModelOutput Transformer::forward(const at::Tensor& input_ids,
+                                 const at::Tensor& document_id,
+                                 const PassOptions& options) {
+  const int64_t B = input_ids.size(0), S = input_ids.size(1);
+  COHORT_CHECK(S > config_.num_nextn_predict_layers || !options.mtp,
+               "rows of {} tokens are too short for {} prediction modules",
+               S,
+               config_.num_nextn_predict_layers);
+  const core::RopeTable& rope = rope_table(S);
+  const auto layout = core::attention_layout(B, S, document_id);
+  const at::Tensor embedded = at::embedding(embedding_.value, input_ids);
+  ModelOutput output;
+  output.sequence_loss = at::zeros({}, dtype_ == at::kDouble ? at::kDouble : at::kFloat);
+  at::Tensor x = embedded;
+  for (auto& layer : layers_) {
+    auto out = run_layer(layer, x, layout, rope, options);
+    x = out.x;
+    if (out.sequence_loss.defined()) output.sequence_loss = output.sequence_loss + out.sequence_loss;
+  }
+  output.hidden = core::rms_norm(x, final_norm_.value, config_.rms_norm_eps);
+  if (options.mtp)
+    run_mtp(
+        embedded, document_id, config_.mtp_after_norm ? output.hidden : x, rope, options, output);
+  return output;
+}
+
+/// h_i^k = Layer_k(M_k [norm(Emb(t_{i+k})) ; norm(h_i^{k-1})])  (eq. 21-23; the order as config says).
+void Transformer::run_mtp(const at::Tensor& embedded,
+                          const at::Tensor& document_id,
+                          at::Tensor hidden,
+                          const core::RopeTable& rope,
+                          const PassOptions& options,
+                          ModelOutput& output) {
+  const int64_t B = embedded.size(0), S = embedded.size(1);
+  const double eps = config_.rms_norm_eps;
+  for (size_t i = 0; i < mtp_.size(); ++i) {
+    MtpModule& module = mtp_[i];
+    const int64_t k = static_cast<int64_t>(i) + 1, length = S - k;
+    const at::Tensor h = core::rms_norm(hidden.narrow(1, 0, length), module.hidden_norm.value, eps);
+    const at::Tensor e = core::rms_norm(embedded.narrow(1, k, length), module.embedding_norm.value, eps);
+    const at::Tensor joined =
+        config_.mtp_embedding_first ? at::cat({e, h}, -1) : at::cat({h, e}, -1);
+    const auto layout = core::attention_layout(
+        B, length, document_id.defined() ? document_id.narrow(1, 0, length) : at::Tensor());
+    auto out = run_layer(
+        module.layer, core::linear(joined, module.projection.value), layout, rope, options);
+    hidden = out.x;
+    if (out.sequence_loss.defined()) output.sequence_loss = output.sequence_loss + out.sequence_loss;
+    output.mtp_hidden.push_back(core::rms_norm(hidden, module.output_norm.value, eps));
+  }
+}
+
+core::ParameterList Transformer::parameters() const {
+  core::ParameterList out{embedding_};
+  for (const auto& layer : layers_) layer.collect(out);
+  out.push_back(final_norm_);
+  for (const auto& module : mtp_) {
+    for (const auto* p :
+         {&module.hidden_norm, &module.embedding_norm, &module.projection})
+      out.push_back(*p);
+    module.layer.collect(out);
+    out.push_back(module.output_norm);
+  }
+  if (!config_.tie_word_embeddings) out.push_back(head_);
+  return out;
+}
+
+std::vector<core::Buffer> Transformer::buffers() const {
+  std::vector<core::Buffer> out;
+  for (const auto& layer : layers_) layer.collect_buffers(out);
+  for (const auto& module : mtp_) module.layer.collect_buffers(out);
+  return out;
+}
+
+std::vector<MoeLayer*> Transformer::moe_layers() {
+  std::vector<MoeLayer*> out;
+  for (auto& layer : layers_)
+    if (layer.moe()) out.push_back(layer.moe());
+  for (auto& module : mtp_)
+    if (module.layer.moe()) out.push_back(module.layer.moe());
+  return out;
+}
+
+}  // namespace cohort::moe

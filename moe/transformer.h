@@ -1,0 +1,116 @@
+// The model: embedding, decoder layers, final norm, and the multi-token-prediction modules
+// (DeepSeek-V3, arXiv:2412.19437, section 2). Dense and GQA models are the same class with other
+// settings. Parameter names are Hugging Face's.
+#pragma once
+#include <ATen/ATen.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/config/config.h"
+#include "core/nn/attention.h"
+#include "core/nn/parameter.h"
+#include "distributed/communicator.h"
+#include "moe/mlp.h"
+#include "moe/moe_layer.h"
+
+namespace cohort::moe {
+
+/// How a forward pass is to be made.
+struct PassOptions {
+  bool count_loads = false;  ///< Training: add the routed pairs to each layer's load.
+  bool recompute = false;    ///< Keep each layer's input only.
+  bool mtp = false;          ///< Run the multi-token-prediction modules too.
+};
+
+struct ModelOutput {
+  at::Tensor hidden;  ///< [B, S, D] after the final norm: head() times it are the logits.
+  /// Depth k = 1, 2, ...: [B, S - k, D] after its norm; position i predicts token i + k + 1.
+  std::vector<at::Tensor> mtp_hidden;
+  at::Tensor sequence_loss;  ///< Scalar: sum over rows and MoE layers of eq. 17 without alpha.
+};
+
+/// x + attention(norm(x)), then x + mlp(norm(x)).
+class DecoderLayer {
+ public:
+  DecoderLayer(const core::ModelConfig& config,
+               int64_t layer_idx,
+               const core::Initializer& init,
+               std::shared_ptr<distributed::Communicator> ep);
+  struct Output {
+    at::Tensor x, sequence_loss;
+  };
+  Output forward(const at::Tensor& x,
+                 const core::AttentionLayout& layout,
+                 const core::RopeTable& rope,
+                 RoutingMemory& memory,
+                 bool count_loads);
+  MoeLayer* moe() { return moe_ ? &*moe_ : nullptr; }
+  void collect(core::ParameterList& out) const;
+  void collect_buffers(std::vector<core::Buffer>& out) const;
+
+ private:
+  double eps_;
+  core::Parameter input_norm_, post_attention_norm_;
+  std::unique_ptr<core::Attention> attention_;
+  std::optional<Mlp> mlp_;
+  std::optional<MoeLayer> moe_;
+};
+
+class Transformer {
+ public:
+  /// Weights are drawn by name from `seed`, the same on every mesh; this rank keeps its experts only.
+  Transformer(const core::ModelConfig& config,
+              std::shared_ptr<distributed::Communicator> ep,
+              uint64_t seed,
+              at::ScalarType dtype);
+
+  /// input_ids int64 [B, S]; document_id int64 [B, S] or undefined (a row is one document).
+  /// Collective over ep; differentiable.
+  ModelOutput forward(const at::Tensor& input_ids,
+                      const at::Tensor& document_id,
+                      const PassOptions& options);
+
+  /// [V, D]; the embedding itself when they are tied.
+  const at::Tensor& head() const { return head_.value; }
+  const core::ModelConfig& config() const { return config_; }
+  at::ScalarType dtype() const { return dtype_; }
+
+  core::ParameterList parameters() const;
+  std::vector<core::Buffer> buffers() const;
+  /// MoE layers in order, those of MTP modules last.
+  std::vector<MoeLayer*> moe_layers();
+
+ private:
+  /// One module of depth k: a projection of [embedding ; hidden] and a decoder layer.
+  struct MtpModule {
+    core::Parameter hidden_norm, embedding_norm, projection, output_norm;
+    DecoderLayer layer;
+  };
+  MtpModule make_mtp_module(int64_t layer_idx,
+                            const core::Initializer& init,
+                            std::shared_ptr<distributed::Communicator> ep) const;
+  DecoderLayer::Output run_layer(DecoderLayer& layer,
+                                 const at::Tensor& x,
+                                 const core::AttentionLayout& layout,
+                                 const core::RopeTable& rope,
+                                 const PassOptions& options);
+  void run_mtp(const at::Tensor& embedded,
+               const at::Tensor& document_id,
+               at::Tensor hidden,
+               const core::RopeTable& rope,
+               const PassOptions& options,
+               ModelOutput& output);
+  const core::RopeTable& rope_table(int64_t length);
+
+  core::ModelConfig config_;
+  at::ScalarType dtype_;
+  core::Parameter embedding_, final_norm_, head_;
+  std::vector<DecoderLayer> layers_;
+  std::vector<MtpModule> mtp_;
+  core::RopeTable rope_;
+};
+
+}  // namespace cohort::moe
