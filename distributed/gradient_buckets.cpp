@@ -1,5 +1,6 @@
 #include "distributed/gradient_buckets.h"
 
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>

@@ -1,5 +1,6 @@
 #include "distributed/sharded_optimizer.h"
 
+#include <ATen/core/grad_mode.h>
 #include <algorithm>
 #include <cmath>
 #include <sstream>

