@@ -6,11 +6,13 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <optional>
 #include <set>
 #include <thread>
 
 #include "core/base/error.h"
 #include "distributed/communicator.h"
+#include "distributed/launch.h"
 
 namespace cohort::distributed {
 namespace {
@@ -26,6 +28,16 @@ constexpr int kPollsATest = 8;
 constexpr auto kShortSleep = std::chrono::microseconds(20);
 constexpr auto kLongSleep = std::chrono::microseconds(100);
 constexpr int kShortSleeps = 100;
+
+// How long a rank that was told to stop waits for the others. They stop after the same step, or
+// they are gone: mpirun tells the rest to stop when one rank has died.
+constexpr double kSecondsAfterStop = 15;
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 }  // namespace
 
@@ -136,7 +148,8 @@ bool Requests::test() {
 }
 
 void Requests::wait() {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
+  std::optional<Clock::time_point> stopped;
   const int64_t eager_polls = kEagerPolls + bytes_posted_ / kBytesAPoll;
   for (int64_t idle_polls = 0; !done();) {
     idle_polls = poll() > 0 ? 0 : idle_polls + 1;
@@ -146,9 +159,16 @@ void Requests::wait() {
       continue;
     }
     std::this_thread::sleep_for(idle_polls < eager_polls + kShortSleeps ? kShortSleep : kLongSleep);
-    const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - start;
     const double limit = collective_timeout();
-    if (limit > 0 && waited.count() > limit) give_up(waited.count());
+    if (limit > 0 && seconds_since(start) > limit) give_up(seconds_since(start));
+    if (!stopped && stop_requested()) stopped = Clock::now();
+    COHORT_CHECK(
+        !stopped || seconds_since(*stopped) < kSecondsAfterStop,
+        "told to stop, and {} number {} on axis {} got no answer for {:g} s: another rank has died",
+        operation_.name,
+        operation_.sequence,
+        operation_.axis,
+        kSecondsAfterStop);
   }
 }
 

@@ -29,7 +29,8 @@ AttentionLayout attention_layout(int64_t batch, int64_t seq_len, const at::Tenso
 
 /// softmax(scale q k^T) v, causal within each run; differentiable, never holding [S, S] of all
 /// heads at once. q [B, S, H, Dqk], k [B, S, Hkv, Dqk], v [B, S, Hkv, Dv] -> [B, S, H, Dv]; Hkv
-/// divides H.
+/// divides H. fp32, fp64 or bf16 (computed in fp32, rounded once). A run's results have the same
+/// bits whatever else is in the batch, whatever the number of threads, and for a prefix of the run.
 at::Tensor causal_attention(const at::Tensor& q,
                             const at::Tensor& k,
                             const at::Tensor& v,

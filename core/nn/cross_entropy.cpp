@@ -5,7 +5,9 @@
 #include <algorithm>
 
 #include "core/nn/kernel_types.h"
+#include "core/nn/linear.h"
 #include "kernels/cpu/cross_entropy.h"
+#include "kernels/cpu/gemm.h"
 
 namespace cohort::core {
 namespace {
@@ -17,6 +19,37 @@ using torch::autograd::variable_list;
 /// vocabularies few enough bytes to stay in the last-level cache.
 constexpr int64_t kLogits = 1 << 20;
 constexpr int64_t kLeastRows = 256;
+
+/// c (+)= a b, a b^T or a^T b of contiguous matrices. Sums of bf16 products are kept in an fp32 c.
+void product(kernels::GemmForm form,
+             const at::Tensor& a,
+             const at::Tensor& b,
+             at::Tensor& c,
+             bool accumulate) {
+  using kernels::GemmForm;
+  if (c.scalar_type() == at::kFloat && a.scalar_type() == at::kFloat && own_fp32_gemm()) {
+    kernels::gemm({form,
+                   c.size(0),
+                   c.size(1),
+                   form == GemmForm::kTN ? a.size(0) : a.size(1),
+                   a.const_data_ptr<float>(),
+                   a.size(1),
+                   b.const_data_ptr<float>(),
+                   b.size(1),
+                   c.data_ptr<float>(),
+                   c.size(1),
+                   accumulate});
+    return;
+  }
+  const auto left = form == GemmForm::kTN ? a.t() : a;
+  const auto right = form == GemmForm::kNT ? b.t() : b;
+  if (!accumulate)
+    at::mm_out(c, left, right);
+  else if (c.scalar_type() == a.scalar_type())
+    c.addmm_(left, right);
+  else
+    c.add_(at::mm(left, right));
+}
 
 /// The loss and, where wanted, its gradients, over rows that all have a target.
 struct Evaluation {
@@ -42,7 +75,7 @@ Evaluation evaluate(const at::Tensor& x,
     const int64_t count = std::min(chunk, rows - begin);
     const auto x_rows = x.narrow(0, begin, count);
     auto logits = buffer.narrow(0, 0, count);
-    at::mm_out(logits, x_rows, head.t());
+    product(kernels::GemmForm::kNT, x_rows, head, logits, false);
     with_kernel_type("linear_cross_entropy_sum", logits, [&]<class T>(T) {
       kernels::cross_entropy<T>(elements<T>(logits),
                                 target.const_data_ptr<int64_t>() + begin,
@@ -54,12 +87,9 @@ Evaluation evaluate(const at::Tensor& x,
     for (int64_t i = 0; i < count; ++i) e.loss += losses[i];
     if (want_x) {
       auto d_x = e.d_x.narrow(0, begin, count);
-      at::mm_out(d_x, logits, head);
+      product(kernels::GemmForm::kNN, logits, head, d_x, false);
     }
-    if (want_head && e.d_head.scalar_type() == x.scalar_type())
-      e.d_head.addmm_(logits.t(), x_rows);
-    else if (want_head)
-      e.d_head.add_(at::mm(logits.t(), x_rows));
+    if (want_head) product(kernels::GemmForm::kTN, logits, x_rows, e.d_head, true);
   }
   return e;
 }

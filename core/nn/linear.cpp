@@ -11,15 +11,7 @@
 #include "kernels/cpu/gemm.h"
 
 namespace cohort::core {
-namespace {
 
-using Counts = std::vector<int64_t>;
-using kernels::GemmForm;
-using torch::autograd::AutogradContext;
-using torch::autograd::Variable;
-using torch::autograd::variable_list;
-
-/// COHORT_GEMM, read once.
 bool own_fp32_gemm() {
   static const bool own = [] {
     const char* text = std::getenv("COHORT_GEMM");
@@ -31,6 +23,14 @@ bool own_fp32_gemm() {
   }();
   return own;
 }
+
+namespace {
+
+using Counts = std::vector<int64_t>;
+using kernels::GemmForm;
+using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
 
 /// t [..., columns] as a matrix whose rows are contiguous and do not overlap.
 at::Tensor as_rows(const at::Tensor& t, int64_t columns) {

@@ -23,4 +23,7 @@ at::Tensor grouped_linear(const at::Tensor& x,
                           const at::Tensor& weight,
                           const std::vector<int64_t>& counts);
 
+/// Whether fp32 products on the CPU run on kernels::gemm: for who calls it without a graph.
+bool own_fp32_gemm();
+
 }  // namespace cohort::core

@@ -128,23 +128,35 @@ COHORT_INLINE void store(T* p, const Vector<Sum<T>>& v, int64_t n) {
   store_some(p, v, n);
 }
 
-/// Sum over lanes, always in the same order.
+/// The lanes of v with lane i and lane i ^ distance exchanged; distance a power of two.
+COHORT_INLINE Vector<float> exchanged(const Vector<float>& v, int distance) {
+  typedef int32_t Int __attribute__((vector_size(64)));
+  const Int lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return __builtin_shuffle(v, lane ^ distance);
+}
+COHORT_INLINE Vector<double> exchanged(const Vector<double>& v, int distance) {
+  typedef int64_t Int __attribute__((vector_size(64)));
+  const Int lane = {0, 1, 2, 3, 4, 5, 6, 7};
+  return __builtin_shuffle(v, lane ^ distance);
+}
+
+/// Sum over lanes, always in the same order: halves onto each other.
 template <class A>
-COHORT_INLINE A sum_of(const Vector<A>& v) {
-  A lanes[kLanes<A>];
-  store(lanes, v);
-  for (int half = kLanes<A> / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  return lanes[0];
+COHORT_INLINE A sum_of(const Vector<A>& lanes) {
+  Vector<A> v = lanes;
+#pragma GCC unroll 4
+  for (int half = kLanes<A> / 2; half > 0; half /= 2) v += exchanged(v, half);
+  return v[0];
 }
 template <class A>
-COHORT_INLINE A max_of(const Vector<A>& v) {
-  A lanes[kLanes<A>];
-  store(lanes, v);
-  for (int half = kLanes<A> / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i)
-      lanes[i] = lanes[i] < lanes[i + half] ? lanes[i + half] : lanes[i];
-  return lanes[0];
+COHORT_INLINE A max_of(const Vector<A>& lanes) {
+  Vector<A> v = lanes;
+#pragma GCC unroll 4
+  for (int half = kLanes<A> / 2; half > 0; half /= 2) {
+    const Vector<A> other = exchanged(v, half);
+    v = v < other ? other : v;
+  }
+  return v[0];
 }
 
 /// e^x by 2^n e^r, |r| <= ln2 / 2, with the Taylor polynomial of e^r: relative error below 2 ulp. 0

@@ -119,21 +119,6 @@ TEST_CASE("Gradients that nobody wants are not computed", "[core-cross_entropy]"
   CHECK(error_of(loss, reference(target)(in)) < 1e-13);
 }
 
-TEST_CASE("The loss does not depend on the number of threads", "[core-cross_entropy]") {
-  const auto x = random({300, 16}, at::kFloat), head = random({4096, 16}, at::kFloat);
-  const auto target = targets(300, 4096);
-  const at::NoGradGuard no_grad;
-  const auto one = [&] {
-    const Threads limit(1);
-    return ours(target)({x, head});
-  }();
-  const auto two = [&] {
-    const Threads limit(2);
-    return ours(target)({x, head});
-  }();
-  CHECK(identical(one, two));
-}
-
 TEST_CASE("Targets outside the vocabulary are refused", "[core-cross_entropy]") {
   const auto x = random({2, 3}), head = random({4, 3});
   CHECK_THROWS_AS(core::linear_cross_entropy_sum(x, head, at::tensor({0, 4}, at::kLong)), Error);

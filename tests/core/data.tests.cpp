@@ -12,7 +12,7 @@
 
 using namespace cohort;
 using namespace cohort::core;
-using cohort::tests::content_of;
+using cohort::tests::read_bytes;
 using cohort::tests::ScratchFolder;
 
 namespace {
@@ -86,7 +86,7 @@ TEST_CASE("documents of all inputs arrive in order, with their counts in the car
   CHECK(card.sources[0].duplicates == 1);
   CHECK(card.sources[0].tokens == 13);
   CHECK(card.sources[0].text_bytes == 9);
-  CHECK(card.sources[0].file_bytes == static_cast<int64_t>(content_of(folder / "a.jsonl").size()));
+  CHECK(card.sources[0].file_bytes == static_cast<int64_t>(read_bytes(folder / "a.jsonl").size()));
   CHECK(card.sources[0].xxh3 == file_xxh3(folder / "a.jsonl"));
   CHECK(card.sources[2].documents == 0);
   CHECK(card.sources[2].duplicates == 1);
@@ -94,7 +94,7 @@ TEST_CASE("documents of all inputs arrive in order, with their counts in the car
   CHECK(card.sources[2].broken == 1);
   CHECK(card.sources[2].reasons ==
         Lines{(folder / "c.jsonl") + ":3: not JSON: wrong at byte 2 of the line"});
-  CHECK(nlohmann::json::parse(content_of(folder / "out/data_card.json")) ==
+  CHECK(nlohmann::json::parse(read_bytes(folder / "out/data_card.json")) ==
         nlohmann::json(card.to_json()));
   CHECK(card.to_json()["total"]["dropped"]["duplicates"] == 2);
   CHECK(IndexedDataset(folder / "out/train").info().bytes == 17);
@@ -125,7 +125,7 @@ TEST_CASE("the number of threads changes nothing", "[core][core-data]") {
                              "validation.json",
                              "validation.txt",
                              "data_card.json"})
-      all += content_of(folder / "out" + std::string("/") + name);
+      all += read_bytes(folder / "out" + std::string("/") + name);
     written.push_back(all);
   }
   CHECK((written[0] == written[1]));
@@ -168,7 +168,7 @@ TEST_CASE("the held-out text is kept beside its tokens, byte for byte", "[core][
   const DataCard card = prepare(options, bytes_as_tokens);
   std::string joined;
   for (const auto& text : documents_of(folder / "out/validation")) joined += text + "\n";
-  CHECK(content_of(folder / "out/validation.txt") == joined);
+  CHECK(read_bytes(folder / "out/validation.txt") == joined);
   const ValidationSet set(folder / "out/validation", 32, 258);
   CHECK(set.num_bytes() == static_cast<int64_t>(joined.size()));
   CHECK(card.validation.bytes == set.num_bytes());
@@ -196,7 +196,7 @@ TEST_CASE("broken input is skipped and counted, or refused, as asked", "[core][c
   CHECK(card.total().broken == 4);
   const auto only_reason = [&](size_t source) {
     REQUIRE(card.sources[source].reasons.size() == 1);
-    return card.sources[source].reasons[0].substr(folder.path().size());
+    return card.sources[source].reasons[0].substr(folder.path.size());
   };
   CHECK(only_reason(0) == "/in/a.jsonl:2: field 'text' is not a string");
   CHECK(only_reason(1) == "/in/b.txt:1: invalid UTF-8 at byte 5 of the line");
@@ -267,11 +267,11 @@ TEST_CASE("the tokenizer goes along with the tokens", "[core][core-data]") {
   prepare(options, bytes_as_tokens);
   const IndexedDataset set(folder / "out/train");
   CHECK(set.info().tokenizer == folder / "out/tokenizer.json");
-  CHECK(content_of(set.info().tokenizer) == "{}");
+  CHECK(read_bytes(set.info().tokenizer) == "{}");
   CHECK(set.info().tokenizer_xxh3 == file_xxh3(options.tokenizer));
   options.tokenizer = set.info().tokenizer;  // Again, with the copy.
   prepare(options, bytes_as_tokens);
-  CHECK(content_of(options.tokenizer) == "{}");
+  CHECK(read_bytes(options.tokenizer) == "{}");
 }
 
 TEST_CASE("a sample for the tokenizer holds training text only, up to its size",

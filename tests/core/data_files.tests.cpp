@@ -281,7 +281,7 @@ TEST_CASE("files, folders and patterns name the inputs in a settled order", "[co
   const auto names = [&](std::vector<std::string> inputs, const std::string& out = "") {
     for (auto& input : inputs) input = folder / input;
     std::vector<std::string> found = expand_inputs(inputs, out.empty() ? "" : folder / out);
-    for (auto& path : found) path = path.substr(folder.path().size() + 1);
+    for (auto& path : found) path = path.substr(folder.path.size() + 1);
     return found;
   };
   CHECK(names({"single", "in"}, "in") == Lines{"single", "in/a.jsonl", "in/b.txt", "in/sub/c.txt"});

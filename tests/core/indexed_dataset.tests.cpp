@@ -11,7 +11,7 @@
 
 using namespace cohort;
 using namespace cohort::core;
-using cohort::tests::content_of;
+using cohort::tests::read_bytes;
 using cohort::tests::ScratchFolder;
 using cohort::tests::write_set;
 
@@ -86,8 +86,8 @@ TEST_CASE("what is written to a token set is read back", "[core][core-indexed_da
 TEST_CASE("the bytes written are Megatron's format", "[core][core-indexed_dataset]") {
   ScratchFolder folder;
   write_set(folder / "set", {{1, 2, 3}, {500}}, 1000);
-  CHECK(content_of(folder / "set.idx") == index_bytes(8, {3, 1}, {0, 6}, {0, 1, 2}));
-  CHECK(content_of(folder / "set.bin") == packed<uint16_t>({1, 2, 3, 500}));
+  CHECK(read_bytes(folder / "set.idx") == index_bytes(8, {3, 1}, {0, 6}, {0, 1, 2}));
+  CHECK(read_bytes(folder / "set.bin") == packed<uint16_t>({1, 2, 3, 500}));
 }
 
 TEST_CASE("every integer type and documents of several sequences are read",
@@ -201,7 +201,7 @@ TEST_CASE("a token set that is not finished leaves nothing, and the older one as
     CHECK_THROWS_AS(writer.add_document(std::vector<int32_t>{-1}), Error);
   }
   CHECK(document(IndexedDataset(folder / "set"), 0) == std::vector<int64_t>{1, 2});
-  const auto entries = std::filesystem::directory_iterator(folder.path());
+  const auto entries = std::filesystem::directory_iterator(folder.path);
   CHECK(std::distance(begin(entries), end(entries)) == 3);
   CHECK_THROWS_AS(IndexedDatasetWriter(folder / "no/such/set", 10), InputError);
 }
@@ -227,5 +227,5 @@ TEST_CASE("a disk without room gives an error that names the file",
   ::setrlimit(RLIMIT_FSIZE, &before);
   std::signal(SIGXFSZ, handler);
   CHECK_THAT(message, Catch::Contains("set.bin: writing failed"));
-  CHECK(std::filesystem::is_empty(folder.path()));
+  CHECK(std::filesystem::is_empty(folder.path));
 }

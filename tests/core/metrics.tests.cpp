@@ -9,7 +9,7 @@
 #include "core/base/error.h"
 #include "core/metrics/append_file.h"
 #include "tests/catch.h"
-#include "tests/core/scratch_folder.h"
+#include "tests/scratch_folder.h"
 
 using namespace cohort;
 using nlohmann::ordered_json;

@@ -5,7 +5,7 @@
 #include "core/metrics/metrics.h"
 #include "core/metrics/report_data.h"
 #include "tests/catch.h"
-#include "tests/core/scratch_folder.h"
+#include "tests/scratch_folder.h"
 
 using namespace cohort;
 using nlohmann::ordered_json;

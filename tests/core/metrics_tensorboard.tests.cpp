@@ -6,7 +6,7 @@
 #include "core/metrics/metrics.h"
 #include "core/metrics/tensorboard.h"
 #include "tests/catch.h"
-#include "tests/core/scratch_folder.h"
+#include "tests/scratch_folder.h"
 
 using namespace cohort;
 using tests::ScratchFolder;

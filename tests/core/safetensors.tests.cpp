@@ -12,35 +12,16 @@
 #include "core/io/xxh3.h"
 #include "tests/catch.h"
 #include "tests/fixtures.h"
+#include "tests/scratch_folder.h"
 
 namespace fs = std::filesystem;
 using namespace cohort;
 using namespace cohort::core;
+using cohort::tests::read_bytes;
+using cohort::tests::ScratchFolder;
+using cohort::tests::write_bytes;
 
 namespace {
-
-/// A folder that goes with the test.
-struct ScratchFolder {
-  std::string path;
-  ScratchFolder() {
-    std::string name = (fs::temp_directory_path() / "cohort_safetensors_XXXXXX").string();
-    REQUIRE(mkdtemp(name.data()));
-    path = name;
-  }
-  ~ScratchFolder() { fs::remove_all(path); }
-  std::string operator/(const std::string& name) const { return path + "/" + name; }
-};
-
-std::string read_bytes(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::stringstream all;
-  all << in.rdbuf();
-  return all.str();
-}
-
-void write_bytes(const std::string& path, const std::string& content) {
-  std::ofstream(path, std::ios::binary) << content;
-}
 
 /// A file from a header's JSON and its data.
 std::string file_of(const std::string& json, const std::string& data = "") {

@@ -60,11 +60,11 @@ TEST_CASE("Training merges the most frequent pair first, the lowest ids among eq
   const Tokenizer tokenizer = train_on({"aaab aaab abab"}, options);
   const json file = json::parse(tokenizer.to_json());
   // Words: aaab, Ġaaab, Ġabab. Pairs: ab 4, aa 4 (a, a before a, b: lower ids), then as merged.
-  const json expected = {{"a", "a"}, {"a", "b"}, {"aa", "ab"}, {"Ġ", "aaab"}};
+  const std::vector<std::vector<std::string>> expected = {{"a", "a"}, {"a", "b"}, {"aa", "ab"}};
   const json& merges = file["model"]["merges"];
-  CHECK(merges[0] == expected[0]);
-  CHECK(merges[1] == expected[1]);
-  CHECK(merges[2] == expected[2]);
+  CHECK(merges[0] == json(expected[0]));
+  CHECK(merges[1] == json(expected[1]));
+  CHECK(merges[2] == json(expected[2]));
   CHECK(merges.size() == 3);  // nothing else is seen twice
   CHECK(tokenizer.vocab_size() == 258 + 3);
   CHECK(file["model"]["vocab"]["aa"] == 258);

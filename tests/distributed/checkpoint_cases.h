@@ -3,6 +3,7 @@
 #include <spdlog/sinks/ostream_sink.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
+#include "tests/scratch_folder.h"
 
 #include <csignal>
 #include <cstdlib>
@@ -16,36 +17,6 @@
 namespace cohort::tests {
 
 namespace fs = std::filesystem;
-
-/// A folder that goes with its owner; in memory where there is such a place, as hundreds of fsyncs
-/// take their time on a busy disk.
-struct ScratchFolder {
-  std::string path;
-  ScratchFolder() {
-    for (const fs::path& parent : {fs::path("/dev/shm"), fs::temp_directory_path()}) {
-      path = (parent / "cohort_checkpoint_XXXXXX").string();
-      if (mkdtemp(path.data())) return;
-    }
-    throw std::runtime_error("no place for a scratch folder");
-  }
-  ~ScratchFolder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-  ScratchFolder(const ScratchFolder&) = delete;
-  std::string operator/(const std::string& name) const { return path + "/" + name; }
-};
-
-inline std::string read_bytes(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::stringstream all;
-  all << in.rdbuf();
-  return all.str();
-}
-
-inline void write_bytes(const std::string& path, const std::string& content) {
-  std::ofstream(path, std::ios::binary) << content;
-}
 
 inline distributed::CheckpointSlice whole(const std::string& name, const at::Tensor& value) {
   return {name, value.sizes().vec(), 0, value.numel(), value};

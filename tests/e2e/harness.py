@@ -15,7 +15,7 @@ BINARY = os.path.abspath(sys.argv[1])
 ENVIRONMENT = dict(
     os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1",
     OMPI_MCA_hwloc_base_binding_policy="none", OMPI_MCA_mpi_yield_when_idle="1",
-    OMPI_MCA_btl_vader_single_copy_mechanism="none", OMPI_MCA_odls_base_sigkill_timeout="60", OMP_NUM_THREADS="1")
+    OMPI_MCA_btl_vader_single_copy_mechanism="none", OMPI_MCA_odls_base_sigkill_timeout="2", OMP_NUM_THREADS="1")
 
 MODEL = """
 model: {vocab_size: 512, hidden_size: 32, intermediate_size: 64, moe_intermediate_size: 32, num_hidden_layers: 3,

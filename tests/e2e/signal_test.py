@@ -38,7 +38,7 @@ for number, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")):
 run = "ranks"
 process = subprocess.Popen(
     command(["pretrain", "--config", work.config(run, 2), "train.steps=100000", "checkpoint.save_every=0"], ranks=2),
-    env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    env=dict(ENVIRONMENT, OMPI_MCA_odls_base_sigkill_timeout="15"), stderr=subprocess.PIPE, text=True)
 wait_for_step(run, 3)
 process.send_signal(signal.SIGTERM)
 process.communicate(timeout=120)
