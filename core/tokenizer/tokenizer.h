@@ -5,12 +5,15 @@
 //   model          BPE whose vocabulary holds every byte; ignore_merges. Ids without gaps.
 //   pre_tokenizer  ByteLevel, alone or at the end of a Sequence of Split (Regex or String,
 //   Isolated)
-//                  and Digits. Patterns run in PCRE2.
+//                  and Digits. Patterns run in PCRE2; a character newer than its Unicode tables (14
+//                  in PCRE2 10.42) may be cut differently.
 //   normalizer     null, NFC, or a Sequence of those.
 //   added_tokens   with single_word, lstrip, rstrip, normalized, special.
 //   decoder        ByteLevel.
 // Anything else is refused by name. post_processor, truncation and padding are kept for writing and
-// have no effect: encode adds nothing and cuts nothing.
+// have no effect: encode adds nothing and cuts nothing. One thing differs on purpose: an added
+// token decodes to its content even where Hugging Face's decoder takes letters such as 'é' in it
+// for bytes.
 #pragma once
 #include <cstdint>
 #include <functional>

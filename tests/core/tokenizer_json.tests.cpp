@@ -11,8 +11,6 @@
 using namespace cohort;
 using namespace cohort::core;
 using namespace cohort::tests;
-using Catch::Matchers::Contains;
-using Catch::Matchers::StartsWith;
 using nlohmann::json;
 
 namespace {
@@ -33,8 +31,8 @@ json good() {
 
 void check_message(const std::string& said, const std::string& expected) {
   INFO(said);
-  CHECK_THAT(said, StartsWith("t.json: "));
-  CHECK_THAT(said, Contains(expected));
+  CHECK(said.rfind("t.json: ", 0) == 0);
+  CHECK(said.find(expected) != said.npos);
   CHECK(said.find('\n') == said.npos);
   CHECK(said.find("json.exception") == said.npos);
   CHECK(said.size() < 400);
@@ -295,8 +293,9 @@ TEST_CASE("A damaged file is refused in one line or works", "[core-tokenizer]") 
       Tokenizer::parse(tokenizer.to_json(), "again");
     } catch (const InputError& error) {
       ++refused;
-      REQUIRE_THAT(error.what(), StartsWith("t.json: "));
-      REQUIRE(std::string(error.what()).find('\n') == std::string::npos);
+      const std::string said = error.what();
+      REQUIRE(said.rfind("t.json: ", 0) == 0);
+      REQUIRE(said.find('\n') == said.npos);
     }
   }
   CHECK(refused > 200);

@@ -189,24 +189,26 @@ TEST_CASE("Bad training options and inputs are named", "[core-tokenizer]") {
     return message_of([&] { train_on(texts, options); });
   };
   using O = TokenizerTrainOptions;
-  using Catch::Matchers::Contains;
-  CHECK_THAT(said([](O& o) { o.vocab_size = 257; }), Contains("vocab_size 257"));
-  CHECK_THAT(said([](O& o) { o.vocab_size = -1; }), Contains("vocab_size -1"));
-  CHECK_THAT(said([](O& o) { o.min_frequency = 0; }), Contains("min_frequency"));
-  CHECK_THAT(said([](O& o) { o.pretokenizer = "llama"; }), Contains("'llama' is unknown"));
-  CHECK_THAT(said([](O& o) { o.special_tokens = {"<a>", "<a>"}; }), Contains("twice"));
-  CHECK_THAT(said([](O& o) { o.special_tokens = {""}; }), Contains("empty"));
-  CHECK_THAT(said([](O& o) { o.special_tokens = {"\xFF<"}; }), Contains("not UTF-8"));
-  CHECK_THAT(said([](O& o) { o.special_tokens = {"x"}; }), Contains("single byte"));
-  CHECK_THAT(said([](O&) {}, {}), Contains("no text"));
-  CHECK_THAT(said([](O&) {}, {"", "\xFF"}), Contains("no text"));
+  const auto check = [](const std::string& message, const std::string& part) {
+    INFO(message);
+    CHECK(message.find(part) != message.npos);
+  };
+  check(said([](O& o) { o.vocab_size = 257; }), "vocab_size 257");
+  check(said([](O& o) { o.vocab_size = -1; }), "vocab_size -1");
+  check(said([](O& o) { o.min_frequency = 0; }), "min_frequency");
+  check(said([](O& o) { o.pretokenizer = "llama"; }), "'llama' is unknown");
+  check(said([](O& o) { o.special_tokens = {"<a>", "<a>"}; }), "twice");
+  check(said([](O& o) { o.special_tokens = {""}; }), "empty");
+  check(said([](O& o) { o.special_tokens = {"\xFF<"}; }), "not UTF-8");
+  check(said([](O& o) { o.special_tokens = {"x"}; }), "single byte");
+  check(said([](O&) {}, {}), "no text");
+  check(said([](O&) {}, {"", "\xFF"}), "no text");
   const auto file_said = [](const std::string& path) {
     return message_of([&] { train_tokenizer({path}, TokenizerTrainOptions{}); });
   };
-  CHECK_THAT(file_said("/no/such/file"), Contains("/no/such/file"));
-  CHECK_THAT(file_said(folder.path.string()), Contains("is a folder"));
-  CHECK_THAT(file_said(folder.write("a.zst", "\x28\xB5\x2F\xFD....")), Contains("zstd"));
-  CHECK_THAT(
-      file_said(folder.write("cut.gz", std::string("\x1F\x8B\x08\0\0\0\0\0\0\x03\x4B\x4C", 12))),
-      Contains("cut.gz"));
+  check(file_said("/no/such/file"), "/no/such/file");
+  check(file_said(folder.path.string()), "is a folder");
+  check(file_said(folder.write("a.zst", "\x28\xB5\x2F\xFD....")), "zstd");
+  check(file_said(folder.write("cut.gz", std::string("\x1F\x8B\x08\0\0\0\0\0\0\x03\x4B\x4C", 12))),
+        "cut.gz");
 }
