@@ -111,11 +111,11 @@ TEST_CASE("Text of a run cannot break its report", "[core-metrics]") {
 TEST_CASE("A run without steps, of one step, or without experts has a report", "[core-metrics]") {
   ScratchFolder dir;
   dir.write("no_log/config.yaml", "run: {}\n");
-  CHECK(core::report_data(dir.path / "no_log")["curves"].empty());
+  CHECK(core::report_data(dir / "no_log")["curves"].empty());
   dir.write("empty/metrics.jsonl", "");
-  CHECK(core::report_data(dir.path / "empty")["curves"].empty());
+  CHECK(core::report_data(dir / "empty")["curves"].empty());
   dir.write("one/metrics.jsonl", "{\"step\":1,\"loss\":2.0}\n");
-  const ordered_json one = core::report_data(dir.path / "one/");
+  const ordered_json one = core::report_data(dir / "one/");
   CHECK(one["name"] == "one");
   CHECK(one["curves"]["loss"]["y"] == ordered_json({2.0}));
   CHECK(one["loads"].is_null());
@@ -127,7 +127,7 @@ TEST_CASE("A torn last line is passed over, broken ones are counted", "[core-met
   ScratchFolder dir;
   dir.write("run/metrics.jsonl",
             "{\"step\":1,\"loss\":2}\n{\"st\n7\n{\"step\":2,\"loss\":1}\n{\"step\":3,\"l");
-  const ordered_json run = core::report_data(dir.path / "run");
+  const ordered_json run = core::report_data(dir / "run");
   CHECK(run["figures"]["step"] == 2);
   CHECK(run["events"].back()["text"] == "2 lines of metrics.jsonl");
 }
@@ -142,7 +142,7 @@ TEST_CASE("Lines of other shapes than a run writes do not stop a report", "[core
       "{\"step\":1,\"l\":[1,\"x\",-5],\"m\":[]}\n{\"step\":2,\"l\":[1,2,3,4],\"q\":[[1],2]}\n");
   dir.write("run/events.jsonl", "[1]\n{\"step\":[1],\"event\":3,\"time\":7}\n{}\n");
   dir.write("run/data_card.json", "[[1,{\"a\":[1,{\"b\":null}]}],\"x\"]");
-  const ordered_json run = core::report_data(dir.path / "run");
+  const ordered_json run = core::report_data(dir / "run");
   CHECK(run["figures"]["step"] == 3);
   CHECK(run["curves"]["loss"]["x"] == ordered_json({3}));
   CHECK(run["loads"]["layers"].size() == 2);
