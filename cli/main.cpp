@@ -1,4 +1,8 @@
 // `cohort`: one binary, a subcommand for each thing a user does.
+#include <algorithm>
+#include <string>
+#include <vector>
+
 #include "cli/commands.h"
 #include "core/base/error.h"
 #include "distributed/launch.h"
@@ -21,7 +25,19 @@ constexpr Subcommand kSubcommands[] = {
     {"report", "Write a run's page of plots", cohort::cli::add_report},
 };
 
+/// Names a first word that is no subcommand; CLI11 alone would ask for one.
+void check_subcommand(int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return;
+  std::vector<std::string> names;
+  for (const auto& subcommand : kSubcommands) names.emplace_back(subcommand.name);
+  COHORT_CHECK_INPUT(std::count(names.begin(), names.end(), argv[1]) > 0,
+                     "there is no subcommand '{}'; there are {}",
+                     argv[1],
+                     fmt::join(names, ", "));
+}
+
 int parse_and_run(int argc, char** argv) {
+  check_subcommand(argc, argv);
   CLI::App app{"Cohort trains DeepSeek-style mixture-of-experts language models.", "cohort"};
   app.require_subcommand(1);
   app.set_version_flag("--version", COHORT_VERSION);

@@ -54,6 +54,42 @@ struct Operand {
   }
 };
 
+// oneDNN, which multiplies bf16, compiles code for every new shape, and the rows of an expert are
+// never the same twice. So its rows come in multiples of this, the last ones filled up with zeros.
+constexpr int64_t kRowBlock = 64;
+
+/// t [rows, columns] with zeros below, up to a multiple of kRowBlock; t itself when it is one.
+at::Tensor filled_up(const at::Tensor& t) {
+  const int64_t rows = (t.size(0) + kRowBlock - 1) / kRowBlock * kRowBlock;
+  if (rows == t.size(0)) return t;
+  const at::Tensor filled = at::empty({rows, t.size(1)}, t.options());
+  filled.narrow(0, 0, t.size(0)).copy_(t);
+  filled.narrow(0, t.size(0), rows - t.size(0)).zero_();
+  return filled;
+}
+
+/// One group's product by LibTorch; `steady`: in shapes that come again.
+void torch_product(
+    GemmForm form, const at::Tensor& a, const at::Tensor& b, at::Tensor out, bool steady) {
+  const at::Tensor right = form == GemmForm::kNT ? b.t() : b;
+  if (!steady) {
+    at::mm_out(out, form == GemmForm::kTN ? a.t() : a, right);
+    return;
+  }
+  if (form == GemmForm::kTN) {
+    at::mm_out(out, filled_up(a).t(), filled_up(b));
+    return;
+  }
+  const int64_t rest = a.size(0) % kRowBlock, whole = a.size(0) - rest;
+  if (whole > 0) {
+    at::Tensor top = out.narrow(0, 0, whole);
+    at::mm_out(top, a.narrow(0, 0, whole), right);
+  }
+  if (rest > 0)
+    out.narrow(0, whole, rest)
+        .copy_(at::mm(filled_up(a.narrow(0, whole, rest)), right).narrow(0, 0, rest));
+}
+
 /// c = a b, a b^T or a^T b (`form`) group by group; a group without rows leaves zeros.
 void grouped_product(GemmForm form, Operand a, Operand b, Operand c, const Counts& counts) {
   const bool own = c.t.is_cpu() && c.t.scalar_type() == at::kFloat && own_fp32_gemm();
@@ -74,15 +110,15 @@ void grouped_product(GemmForm form, Operand a, Operand b, Operand c, const Count
                           c.leading(),
                           false});
     } else if (count > 0 || c.stacked()) {
-      at::Tensor out = c.of_group(group, row, count);
-      const at::Tensor left = a.of_group(group, row, count);
-      const at::Tensor right = b.of_group(group, row, count);
+      const at::Tensor out = c.of_group(group, row, count);
       if (count == 0)
         out.zero_();
       else
-        at::mm_out(out,
-                   form == GemmForm::kTN ? left.t() : left,
-                   form == GemmForm::kNT ? right.t() : right);
+        torch_product(form,
+                      a.of_group(group, row, count),
+                      b.of_group(group, row, count),
+                      out,
+                      counts.size() > 1 && out.scalar_type() == at::kBFloat16);
     }
     row += count;
   }
