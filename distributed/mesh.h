@@ -32,8 +32,8 @@ struct Mesh {
 
 /// Collective over all ranks.
 Mesh make_mesh(const core::MeshConfig& config);
-/// This process alone, whatever the world: not collective. For tools that need a model and no ranks,
-/// and for references in tests.
+/// This process alone, whatever the world: not collective. For tools that need a model and no
+/// ranks, and for references in tests.
 Mesh make_local_mesh();
 
 }  // namespace cohort::distributed

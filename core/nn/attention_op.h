@@ -14,7 +14,7 @@ struct AttentionInputs {
       k;  ///< [B, S, Hkv, Dk]; with an undefined v, [B, S, Hkv, Dk + Dv]: keys beside values.
   at::Tensor k_shared;  ///< Undefined (Dk = Dqk), or [B, S, R]: the last R channels of all keys, R
                         ///< = Dqk - Dk (MLA's rotating part).
-  at::Tensor v;  ///< [B, S, Hkv, Dv]
+  at::Tensor v;         ///< [B, S, Hkv, Dv]
 };
 
 /// How the last 2 x cos.size(1) channels of q and k rotate.

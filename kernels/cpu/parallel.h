@@ -12,7 +12,10 @@ namespace cohort::kernels {
 template <class Body>
 void parallel_for(int64_t n, int64_t grain, const Body& body) {
   const int64_t most = grain > 0 ? (n + grain - 1) / grain : n;
-  const int threads = omp_in_parallel() ? 1 : static_cast<int>(most < omp_get_max_threads() ? most : omp_get_max_threads());
+  const int threads =
+      omp_in_parallel()
+          ? 1
+          : static_cast<int>(most < omp_get_max_threads() ? most : omp_get_max_threads());
   if (threads <= 1) {
     if (n > 0) body(int64_t{0}, n);
     return;

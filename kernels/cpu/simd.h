@@ -129,15 +129,25 @@ COHORT_INLINE void store(T* p, const Vector<Sum<T>>& v, int64_t n) {
 }
 
 /// The lanes of v with lane i and lane i ^ distance exchanged; distance a power of two.
+template <class A>
+COHORT_INLINE Vector<A> exchanged_lanes(const Vector<A>& v, int distance) {
+#ifdef __clang__  // which has no shuffle by a vector of lanes
+  Vector<A> out;
+  for (int i = 0; i < kLanes<A>; ++i) out[i] = v[i ^ distance];
+  return out;
+#else
+  typedef std::conditional_t<sizeof(A) == 4, int32_t, int64_t> Lane;
+  typedef Lane Lanes __attribute__((vector_size(64)));
+  Lanes lane;
+  for (int i = 0; i < kLanes<A>; ++i) lane[i] = static_cast<Lane>(i ^ distance);
+  return __builtin_shuffle(v, lane);
+#endif
+}
 COHORT_INLINE Vector<float> exchanged(const Vector<float>& v, int distance) {
-  typedef int32_t Int __attribute__((vector_size(64)));
-  const Int lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  return __builtin_shuffle(v, lane ^ distance);
+  return exchanged_lanes<float>(v, distance);
 }
 COHORT_INLINE Vector<double> exchanged(const Vector<double>& v, int distance) {
-  typedef int64_t Int __attribute__((vector_size(64)));
-  const Int lane = {0, 1, 2, 3, 4, 5, 6, 7};
-  return __builtin_shuffle(v, lane ^ distance);
+  return exchanged_lanes<double>(v, distance);
 }
 
 /// Sum over lanes, always in the same order: halves onto each other.

@@ -13,8 +13,8 @@ using namespace cohort::core;
 
 namespace {
 
-/// d/dw of 0.5 |w - target|^2 + 0.1 sum(sin 3w), by the reference's own graph: where a gradient all but
-/// vanishes, AdamW magnifies the rounding of another formula for it.
+/// d/dw of 0.5 |w - target|^2 + 0.1 sum(sin 3w), by the reference's own graph: where a gradient all
+/// but vanishes, AdamW magnifies the rounding of another formula for it.
 at::Tensor fixture_gradient(const at::Tensor& w, const at::Tensor& target) {
   const at::Tensor x = w.clone().requires_grad_();
   (0.5 * (x - target).pow(2).sum() + 0.1 * at::sin(3 * x).sum()).backward();
