@@ -49,7 +49,8 @@ std::string comparable(std::string_view output) {
 }
 
 std::vector<CodeTest> tests_of(const nlohmann::json& problem, int64_t max_tests) {
-  const bool listed = problem.is_object() && problem.contains("tests") && problem["tests"].is_array();
+  const bool listed =
+      problem.is_object() && problem.contains("tests") && problem["tests"].is_array();
   COHORT_CHECK_INPUT(listed && !problem["tests"].empty(),
                      "reward code_tests needs a problem with a list of tests");
   std::vector<CodeTest> tests;
@@ -70,8 +71,8 @@ class CodeTestsReward final : public Reward {
     command_ = options.get("command", std::vector<std::string>{"python3", "-I", "{file}"});
     file_ = options.get("file", std::string("main.py"));
     credit_ = options.get("credit", std::string("all"));
-    max_tests_ = options.within<int64_t>(
-        "max_tests", options.get<int64_t>("max_tests", 0), 0, 1'000'000);
+    max_tests_ =
+        options.within<int64_t>("max_tests", options.get<int64_t>("max_tests", 0), 0, 1'000'000);
     limits_.seconds = options.within("seconds", options.get("seconds", 5.0), 0.01, 3600.0);
     const auto size = [&](const char* key, int64_t otherwise, int64_t unit) {
       return unit * options.within<int64_t>(
@@ -108,7 +109,8 @@ class CodeTestsReward final : public Reward {
       for (size_t i; (i = next++) < batch.size();) values[i] = scored(batch[i].text, tests[i]);
     };
     std::vector<std::jthread> threads;
-    for (int64_t i = 1; i < std::min<int64_t>(workers_, batch.size()); ++i) threads.emplace_back(work);
+    for (int64_t i = 1; i < std::min<int64_t>(workers_, batch.size()); ++i)
+      threads.emplace_back(work);
     work();
     threads.clear();  // joins
     return values;
@@ -146,8 +148,9 @@ class CodeTestsReward final : public Reward {
     if (!outcome.network_closed) {
       static std::once_flag once;
       std::call_once(once, [] {
-        spdlog::warn("code_tests: this system allows no network namespaces, so the programs that it "
-                     "runs can reach the network; run inside a container without one");
+        spdlog::warn(
+            "code_tests: this system allows no network namespaces, so the programs that it "
+            "runs can reach the network; run inside a container without one");
       });
     }
     return outcome.end == Outcome::kExited && outcome.status == 0 &&

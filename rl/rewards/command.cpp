@@ -20,8 +20,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr size_t kMaxLine = size_t{1} << 20;  // of an answer
 
-/// Writing to a program that has gone must be an error and not a signal, whatever the process at large
-/// does with SIGPIPE.
+/// Writing to a program that has gone must be an error and not a signal, whatever the process at
+/// large does with SIGPIPE.
 class PipeSignalHeld {
  public:
   PipeSignalHeld() {
@@ -50,8 +50,8 @@ class Conversation {
         deadline_(Clock::now() + std::chrono::duration_cast<Clock::duration>(
                                      std::chrono::duration<double>(seconds))) {}
 
-  /// Until `count` lines are there (all lines, when to_the_end), or something stops it: then `problem`
-  /// says what.
+  /// Until `count` lines are there (all lines, when to_the_end), or something stops it: then
+  /// `problem` says what.
   void hold(size_t count, bool to_the_end) {
     const PipeSignalHeld held;
     to_the_end_ = to_the_end;
@@ -92,7 +92,8 @@ class Conversation {
       const ssize_t written = ::write(process_.input(), text_.data() + sent_, text_.size() - sent_);
       if (written < 0 && errno == EINTR) continue;
       if (written < 0) {
-        if (errno != EAGAIN) process_.close_input();  // it stopped reading; its output says the rest
+        if (errno != EAGAIN)
+          process_.close_input();  // it stopped reading; its output says the rest
         return;
       }
       sent_ += static_cast<size_t>(written);
@@ -179,11 +180,12 @@ class CommandReward final : public Reward {
     }
     if (failures_ > before && !warned_) {
       warned_ = true;
-      spdlog::warn("reward command {} {}: {} of {} samples get 0; further failures are only counted",
-                   command_.back(),
-                   reason,
-                   failures_ - before,
-                   batch.size());
+      spdlog::warn(
+          "reward command {} {}: {} of {} samples get 0; further failures are only counted",
+          command_.back(),
+          reason,
+          failures_ - before,
+          batch.size());
     }
     return values;
   }
@@ -208,7 +210,8 @@ class CommandReward final : public Reward {
 
   /// Fills in the values; returns why some are missing, having counted them.
   std::string ask(std::span<const Completion> batch, std::vector<double>& values) {
-    // One that has gone, or said more than it was asked: what it says next could belong to any sample.
+    // One that has gone, or said more than it was asked: what it says next could belong to any
+    // sample.
     if (process_ && (process_->ended() || has_output(*process_))) process_.reset();
     if (!process_) process_ = std::make_unique<Process>(Launch{command_, "", "", std::nullopt});
     Conversation conversation(*process_, question(batch), seconds_);
@@ -248,7 +251,8 @@ class CommandReward final : public Reward {
 
   /// Why the lines cannot be the answers in order: a stray line may have shifted all of them.
   static std::string unfit(const std::deque<std::string>& lines, size_t count) {
-    if (lines.size() > count) return fmt::format("gave more than {} answers for {} samples", count, count);
+    if (lines.size() > count)
+      return fmt::format("gave more than {} answers for {} samples", count, count);
     for (const std::string& line : lines)
       if (!value_in(line))
         return fmt::format("answered \"{}\" where a number or {{\"reward\": number}} was due",

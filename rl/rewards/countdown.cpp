@@ -1,5 +1,5 @@
-// The countdown rule. An own small parser, stricter than that of rl/rewards/math: only the given whole
-// numbers, + - * / and round brackets, and it keeps account of the numbers used.
+// The countdown rule. An own small parser, stricter than that of rl/rewards/math: only the given
+// whole numbers, + - * / and round brackets, and it keeps account of the numbers used.
 #include <algorithm>
 #include <cctype>
 #include <optional>
@@ -35,7 +35,8 @@ class CountdownExpression {
 
  private:
   void skip_spaces() {
-    while (place_ < text_.size() && std::isspace(static_cast<unsigned char>(text_[place_]))) ++place_;
+    while (place_ < text_.size() && std::isspace(static_cast<unsigned char>(text_[place_])))
+      ++place_;
   }
 
   bool accept(char sign) {
@@ -88,7 +89,8 @@ class CountdownExpression {
     skip_spaces();
     int64_t value = 0;
     const size_t start = place_;
-    for (; place_ < text_.size() && std::isdigit(static_cast<unsigned char>(text_[place_])); ++place_)
+    for (; place_ < text_.size() && std::isdigit(static_cast<unsigned char>(text_[place_]));
+         ++place_)
       if (place_ - start < 17) value = value * 10 + (text_[place_] - '0');
     if (place_ == start || place_ - start >= 17) throw NoExpression{};
     used.push_back(value);
@@ -106,8 +108,13 @@ std::string plain_signs(std::string_view text) {
   struct Sign {
     std::string_view from, to;
   };
-  constexpr Sign kSigns[] = {
-      {"×", "*"}, {"÷", "/"}, {"−", "-"}, {"·", "*"}, {"\\times", "*"}, {"\\div", "/"}, {"\\cdot", "*"}};
+  constexpr Sign kSigns[] = {{"×", "*"},
+                             {"÷", "/"},
+                             {"−", "-"},
+                             {"·", "*"},
+                             {"\\times", "*"},
+                             {"\\div", "/"},
+                             {"\\cdot", "*"}};
   std::string result;
   for (size_t i = 0; i < text.size();) {
     const auto found = std::find_if(std::begin(kSigns), std::end(kSigns), [&](const Sign& sign) {
@@ -161,17 +168,15 @@ class CountdownReward final : public Reward {
                          number.dump());
       given.push_back(number.get<int64_t>());
     }
-    const std::string use =
-        problem.contains("use") && problem["use"].is_string() ? problem["use"].get<std::string>() : use_;
+    const std::string use = problem.contains("use") && problem["use"].is_string()
+                                ? problem["use"].get<std::string>()
+                                : use_;
     const auto text = expression_text(completion.text);
     if (!text || text->size() > kMaxBytes) return 0;
     return value_of(plain_signs(*text), std::move(given), problem["target"], use == "all");
   }
 
-  double value_of(std::string text,
-                  std::vector<int64_t> given,
-                  int64_t target,
-                  bool all) const {
+  double value_of(std::string text, std::vector<int64_t> given, int64_t target, bool all) const {
     // "(1 + 2) * 3 = 9" says the target again.
     const size_t equals = text.find('=');
     if (equals != std::string::npos) {

@@ -24,8 +24,7 @@ class ExactReward final : public Reward {
     for (const Completion& completion : batch) {
       std::string_view text = completion.text;
       if (!answer_tag_.empty()) text = last_tagged(text, answer_tag_).value_or(text);
-      const std::string gold =
-          normalised(problem_text(completion.problem, answer_key_, name()));
+      const std::string gold = normalised(problem_text(completion.problem, answer_key_, name()));
       values.push_back(!gold.empty() && normalised(text) == gold);
     }
     return values;

@@ -16,13 +16,13 @@ struct Range {
 };
 // Unicode blocks of the scripts that can be asked for; letters outside are of no script.
 constexpr Range kRanges[] = {
-    {0x0041, 0x024F, "latin"},     {0x1E00, 0x1EFF, "latin"},       {0xFF21, 0xFF5A, "latin"},
-    {0x0370, 0x03FF, "greek"},     {0x1F00, 0x1FFF, "greek"},       {0x0400, 0x052F, "cyrillic"},
-    {0x0590, 0x05FF, "hebrew"},    {0x0600, 0x06FF, "arabic"},      {0x0750, 0x077F, "arabic"},
-    {0xFB50, 0xFDFF, "arabic"},    {0xFE70, 0xFEFF, "arabic"},      {0x0900, 0x097F, "devanagari"},
-    {0x0E00, 0x0E7F, "thai"},      {0x3040, 0x30FF, "kana"},        {0x31F0, 0x31FF, "kana"},
-    {0x3005, 0x3007, "han"},       {0x3400, 0x4DBF, "han"},         {0x4E00, 0x9FFF, "han"},
-    {0xF900, 0xFAFF, "han"},       {0x20000, 0x323AF, "han"},       {0x1100, 0x11FF, "hangul"},
+    {0x0041, 0x024F, "latin"},  {0x1E00, 0x1EFF, "latin"},  {0xFF21, 0xFF5A, "latin"},
+    {0x0370, 0x03FF, "greek"},  {0x1F00, 0x1FFF, "greek"},  {0x0400, 0x052F, "cyrillic"},
+    {0x0590, 0x05FF, "hebrew"}, {0x0600, 0x06FF, "arabic"}, {0x0750, 0x077F, "arabic"},
+    {0xFB50, 0xFDFF, "arabic"}, {0xFE70, 0xFEFF, "arabic"}, {0x0900, 0x097F, "devanagari"},
+    {0x0E00, 0x0E7F, "thai"},   {0x3040, 0x30FF, "kana"},   {0x31F0, 0x31FF, "kana"},
+    {0x3005, 0x3007, "han"},    {0x3400, 0x4DBF, "han"},    {0x4E00, 0x9FFF, "han"},
+    {0xF900, 0xFAFF, "han"},    {0x20000, 0x323AF, "han"},  {0x1100, 0x11FF, "hangul"},
     {0xAC00, 0xD7AF, "hangul"},
 };
 
@@ -45,7 +45,8 @@ bool is_letter(int32_t code_point) {
   }
 }
 
-/// End of a LaTeX command or of a tag (<think>, </answer>) that starts at `at`; `at` where none does.
+/// End of a LaTeX command or of a tag (<think>, </answer>) that starts at `at`; `at` where none
+/// does.
 size_t after_markup(std::string_view text, size_t at) {
   const auto letters = [&](size_t from) {
     while (from < text.size() && std::isalpha(static_cast<unsigned char>(text[from]))) ++from;
@@ -85,10 +86,11 @@ class LanguageReward final : public Reward {
     const bool known = std::any_of(std::begin(kRanges), std::end(kRanges), [&](const Range& range) {
       return range.script == script_;
     });
-    COHORT_CHECK_INPUT(known || script_ == "prompt",
-                       "reward language: no script {}; there are prompt, latin, han, cyrillic, greek, "
-                       "arabic, hebrew, devanagari, hangul, kana, thai",
-                       script_);
+    COHORT_CHECK_INPUT(
+        known || script_ == "prompt",
+        "reward language: no script {}; there are prompt, latin, han, cyrillic, greek, "
+        "arabic, hebrew, devanagari, hangul, kana, thai",
+        script_);
   }
 
   std::string name() const override { return "language"; }

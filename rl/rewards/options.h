@@ -1,5 +1,5 @@
-// Reads the options of a reward or task: every key is asked for once, and what nobody asked for is the
-// user's slip.
+// Reads the options of a reward or task: every key is asked for once, and what nobody asked for is
+// the user's slip.
 #pragma once
 #include <nlohmann/json.hpp>
 #include <set>

@@ -69,8 +69,8 @@ void set_limits(const Limits& limits) {
   if (prepared.limits) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     set_limits(*prepared.limits);
-    if (prepared.drop_root && (::setgroups(0, nullptr) || ::setgid(prepared.user) ||
-                               ::setuid(prepared.user)))
+    if (prepared.drop_root &&
+        (::setgroups(0, nullptr) || ::setgid(prepared.user) || ::setuid(prepared.user)))
       give_up();
     ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a change of user clears it
@@ -86,22 +86,32 @@ bool isolate() {
   return ::unshare(kSpaces) == 0 || ::unshare(kSpaces | CLONE_NEWUSER) == 0;
 }
 
-/// The outer child of an untrusted program: the program itself is the first process of the new process
-/// namespace, so that everything it started dies with it.
-[[noreturn]] void shut_in(const Prepared& prepared) {
+/// Starts the program `levels` generations down and ends as it ends.
+[[noreturn]] void supervise(const Prepared& prepared, int levels) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (!isolate()) {
-    const char message = kNetworkOpen;
-    [[maybe_unused]] auto written = ::write(kReport, &message, 1);
-  }
   const pid_t inner = ::_Fork();
   if (inner < 0) give_up();
-  if (inner == 0) execute(prepared);
+  if (inner == 0) {
+    if (levels > 1) supervise(prepared, levels - 1);
+    execute(prepared);
+  }
   for (int fd = 0; fd <= kReport; ++fd) ::close(fd);
   int status = 0;
-  while (::waitpid(inner, &status, 0) < 0 && errno == EINTR) {
+  for (pid_t ended = 0; ended != inner;) {
+    ended = ::waitpid(-1, &status, 0);  // orphans of a process namespace come here too
+    if (ended < 0 && errno != EINTR) ::_exit(127);
   }
   ::_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+}
+
+/// The outer child of an untrusted program. Its own child is the first process of the new process
+/// namespace: when that ends, everything the program started dies with it. The program is a
+/// generation further down, for the first process is deaf to its own signals.
+[[noreturn]] void shut_in(const Prepared& prepared) {
+  if (isolate()) supervise(prepared, 2);
+  const char message = kNetworkOpen;
+  [[maybe_unused]] auto written = ::write(kReport, &message, 1);
+  supervise(prepared, 1);
 }
 
 [[noreturn]] void in_child(const Prepared& prepared) {
@@ -109,7 +119,8 @@ bool isolate() {
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
-  for (int number : {SIGPIPE, SIGINT, SIGTERM, SIGCHLD, SIGXCPU, SIGXFSZ}) ::signal(number, SIG_DFL);
+  for (int number : {SIGPIPE, SIGINT, SIGTERM, SIGCHLD, SIGXCPU, SIGXFSZ})
+    ::signal(number, SIG_DFL);
   ::dup2(prepared.input, 0);
   ::dup2(prepared.output, 1);
   if (prepared.error >= 0) ::dup2(prepared.error, 2);
@@ -153,8 +164,7 @@ Prepared prepare(const Launch& launch) {
   COHORT_CHECK(!launch.command.empty(), "no program to start");
   Prepared prepared;
   const char* path = std::getenv("PATH");
-  prepared.program =
-      find_program(launch.command[0], launch.limits || !path ? kSafePath : path);
+  prepared.program = find_program(launch.command[0], launch.limits || !path ? kSafePath : path);
   COHORT_CHECK(!prepared.program.empty(), "there is no program {}", launch.command[0]);
   for (const std::string& argument : launch.command)
     prepared.argv.push_back(const_cast<char*>(argument.c_str()));

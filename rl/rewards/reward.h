@@ -25,8 +25,9 @@ class Reward {
   virtual ~Reward() = default;
   virtual std::string name() const = 0;
 
-  /// One finite value a completion, in order. A completion never makes it throw: what cannot be scored
-  /// gets 0 and is counted. A problem without the field that the rule needs is an InputError.
+  /// One finite value a completion, in order. A completion never makes it throw: what cannot be
+  /// scored gets 0 and is counted. A problem without the field that the rule needs is an
+  /// InputError.
   virtual std::vector<double> score(std::span<const Completion> batch) = 0;
 
   /// Samples so far that got 0 because the rule itself failed (a command that crashed or hung).
@@ -35,7 +36,7 @@ class Reward {
 
 /// One entry of `rl.rewards`.
 struct RewardConfig {
-  std::string name;     // format, math_answer, countdown, exact, length, language, code_tests, command
+  std::string name;  // format, math_answer, countdown, exact, length, language, code_tests, command
   double weight = 1.0;  // of its value in the sum
   /// The rule's own options (builtin.h); `label` renames it in the logs, for using one rule twice.
   nlohmann::json options = nlohmann::json::object();

@@ -11,7 +11,8 @@ class ArithmeticTask final : public GeneratedTask {
  public:
   ArithmeticTask(const TaskConfig& config, Options options)
       : GeneratedTask(config, options, "{question} =", {"question"}) {
-    min_ = options.within<int64_t>("min", options.get<int64_t>("min", 0), -kMaxOperand, kMaxOperand);
+    min_ =
+        options.within<int64_t>("min", options.get<int64_t>("min", 0), -kMaxOperand, kMaxOperand);
     max_ = options.within<int64_t>("max", options.get<int64_t>("max", 99), min_, kMaxOperand);
     terms_ = options.within<int64_t>("terms", options.get<int64_t>("terms", 2), 2, 6);
     negative_ = options.get("negative", true);

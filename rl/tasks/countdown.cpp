@@ -53,8 +53,8 @@ class CountdownTask final : public GeneratedTask {
   }
 
  private:
-  /// Joins two random values by a random operation until one is left: the target, reached with all of
-  /// the numbers. Nothing where that would leave the whole numbers or grow beyond 10^12.
+  /// Joins two random values by a random operation until one is left: the target, reached with all
+  /// of the numbers. Nothing where that would leave the whole numbers or grow beyond 10^12.
   std::optional<int64_t> reached(std::vector<int64_t> values, Draw& draw) const {
     while (values.size() > 1) {
       draw.shuffle(values);

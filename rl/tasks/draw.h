@@ -1,4 +1,5 @@
-// Random draws of one problem: a function of (seed, stream, index, attempt) and of how many were drawn.
+// Random draws of one problem: a function of (seed, stream, index, attempt) and of how many were
+// drawn.
 #pragma once
 #include <cstdint>
 #include <string_view>
@@ -12,7 +13,8 @@ namespace cohort::rl {
 class Draw {
  public:
   Draw(uint64_t seed, std::string_view stream, int64_t index, int64_t attempt)
-      : key_(core::random_bits(core::random_bits(seed, core::stream_of(stream), index), 0, attempt)) {}
+      : key_(core::random_bits(
+            core::random_bits(seed, core::stream_of(stream), index), 0, attempt)) {}
 
   /// Uniform in low..high. The bias of the remainder is below 2^-40 for ranges of a few million.
   int64_t between(int64_t low, int64_t high) {

@@ -12,8 +12,8 @@
 
 namespace cohort::rl {
 
-/// A problem before it has a prompt. `content` is what its split and identity hang on: writings of the
-/// same problem (2 + 3 and 3 + 2) share it.
+/// A problem before it has a prompt. `content` is what its split and identity hang on: writings of
+/// the same problem (2 + 3 and 3 + 2) share it.
 struct Sketch {
   std::string content;
   std::string category;
@@ -49,11 +49,11 @@ class GeneratedTask : public Task {
                 const char* own_template,
                 const std::vector<std::string>& fields)
       : seed_(config.seed),
-        test_share_(options.within(
-            "test_share", options.get("test_share", 0.1), 0.0, 1.0)),
+        test_share_(options.within("test_share", options.get("test_share", 0.1), 0.0, 1.0)),
         template_(config.prompt.empty() ? own_template : config.prompt, fields) {}
 
-  /// Finds a range without problems now and not in the middle of a run. For the end of a constructor.
+  /// Finds a range without problems now and not in the middle of a run. For the end of a
+  /// constructor.
   void check_ranges() const {
     if (test_share_ < 1) problem(Split::kTrain, 0);
     if (test_share_ > 0) problem(Split::kTest, 0);

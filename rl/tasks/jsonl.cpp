@@ -15,10 +15,11 @@
 namespace cohort::rl {
 namespace {
 
-/// Place `i` of a pseudo-random order of 0 .. n-1: a Feistel network over the next power of four, walked
-/// until it lands below n. No table, so any place of any round costs the same.
+/// Place `i` of a pseudo-random order of 0 .. n-1: a Feistel network over the next power of four,
+/// walked until it lands below n. No table, so any place of any round costs the same.
 int64_t permuted(int64_t i, int64_t n, uint64_t key) {
-  const int half = std::max(1, (static_cast<int>(std::bit_width(static_cast<uint64_t>(n - 1))) + 1) / 2);
+  const int half =
+      std::max(1, (static_cast<int>(std::bit_width(static_cast<uint64_t>(n - 1))) + 1) / 2);
   const uint64_t mask = (uint64_t{1} << half) - 1;
   uint64_t value = static_cast<uint64_t>(i);
   do {
@@ -36,12 +37,13 @@ int64_t permuted(int64_t i, int64_t n, uint64_t key) {
 class JsonlTask final : public Task {
  public:
   JsonlTask(const TaskConfig& config, Options options)
-      : seed_(config.seed),
-        template_(config.prompt.empty() ? "{question}\n" : config.prompt, {}) {
+      : seed_(config.seed), template_(config.prompt.empty() ? "{question}\n" : config.prompt, {}) {
     question_key_ = options.get("question_key", std::string("question"));
     answer_key_ = options.get("answer_key", std::string("answer"));
-    const double test_share = options.within("test_share", options.get("test_share", 0.1), 0.0, 1.0);
-    const bool one_file = options.has("path"), two_files = options.has("train") || options.has("test");
+    const double test_share =
+        options.within("test_share", options.get("test_share", 0.1), 0.0, 1.0);
+    const bool one_file = options.has("path"),
+               two_files = options.has("train") || options.has("test");
     COHORT_CHECK_INPUT(one_file != two_files,
                        "task jsonl: give either path, or train and test, as its options");
     if (one_file) {
@@ -88,8 +90,10 @@ class JsonlTask final : public Task {
     std::vector<Problem> problems;
     std::string line;
     for (int64_t number = 1; std::getline(in, line); ++number)
-      if (!trimmed(line).empty()) problems.push_back(parsed(line, fmt::format("{}:{}", path, number)));
-    COHORT_CHECK_INPUT(!problems.empty(), "{}: holds no problem; it needs one JSON object a line", path);
+      if (!trimmed(line).empty())
+        problems.push_back(parsed(line, fmt::format("{}:{}", path, number)));
+    COHORT_CHECK_INPUT(
+        !problems.empty(), "{}: holds no problem; it needs one JSON object a line", path);
     return problems;
   }
 
@@ -135,8 +139,8 @@ class JsonlTask final : public Task {
   void drop_tested() {
     std::set<std::string> tested;
     for (const Problem& problem : test_) tested.insert(question(problem));
-    const size_t dropped =
-        std::erase_if(train_, [&](const Problem& problem) { return tested.count(question(problem)); });
+    const size_t dropped = std::erase_if(
+        train_, [&](const Problem& problem) { return tested.count(question(problem)); });
     if (dropped > 0)
       spdlog::warn("task jsonl: {} training problems stand in the test file too and are left out",
                    dropped);

@@ -7,7 +7,8 @@
 namespace cohort::rl {
 
 const char* const kR1Template =
-    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. "
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves "
+    "it. "
     "The assistant first thinks about the reasoning process in the mind and then provides the user "
     "with the answer. The reasoning process and answer are enclosed within <think> </think> and "
     "<answer> </answer> tags, respectively, i.e., <think> reasoning process here </think> "
@@ -28,17 +29,19 @@ PromptTemplate::PromptTemplate(const std::string& text, const std::vector<std::s
       continue;
     }
     const size_t end = c == '{' ? text.find('}', i) : std::string::npos;
-    COHORT_CHECK_INPUT(end != std::string::npos,
-                       "prompt template: the brace at character {} has no partner; write {{{{ or }}}} "
-                       "for a brace itself",
-                       i + 1);
+    COHORT_CHECK_INPUT(
+        end != std::string::npos,
+        "prompt template: the brace at character {} has no partner; write {{{{ or }}}} "
+        "for a brace itself",
+        i + 1);
     const std::string field = text.substr(i + 1, end - i - 1);
     std::string names;
     for (const std::string& name : fields) names += " {" + name + "}";
-    COHORT_CHECK_INPUT(fields.empty() || std::find(fields.begin(), fields.end(), field) != fields.end(),
-                       "prompt template: there is no {{{}}}; this task has{}",
-                       field,
-                       names);
+    COHORT_CHECK_INPUT(
+        fields.empty() || std::find(fields.begin(), fields.end(), field) != fields.end(),
+        "prompt template: there is no {{{}}}; this task has{}",
+        field,
+        names);
     has_question |= field == "question";
     if (!plain.empty()) pieces_.push_back({false, std::exchange(plain, "")});
     pieces_.push_back({true, field});

@@ -11,8 +11,8 @@ std::unique_ptr<Task> make_task(const TaskConfig& config) {
   if (config.name == "arithmetic") return make_arithmetic_task(config);
   if (config.name == "countdown") return make_countdown_task(config);
   if (config.name == "jsonl") return make_jsonl_task(config);
-  throw InputError(fmt::format(
-      "no task is called \"{}\"; there are arithmetic, countdown, jsonl", config.name));
+  throw InputError(
+      fmt::format("no task is called \"{}\"; there are arithmetic, countdown, jsonl", config.name));
 }
 
 std::vector<Problem> distinct_problems(const Task& task, Split split, int64_t count) {
@@ -35,8 +35,7 @@ std::vector<Problem> distinct_problems(const Task& task, Split split, int64_t co
 }
 
 Split split_of(std::string_view content, double test_share) {
-  const double place =
-      static_cast<double>(core::mix64(core::stream_of(content)) >> 11) * 0x1.0p-53;
+  const double place = static_cast<double>(core::mix64(core::stream_of(content)) >> 11) * 0x1.0p-53;
   return place < test_share ? Split::kTest : Split::kTrain;
 }
 

@@ -2,7 +2,8 @@
 //
 // A generated problem belongs to the test split or to the training split by a hash of its content
 // alone, so that no test problem is ever trained on, whatever the seed and however many are drawn.
-// Problem i of a split is a function of (seed, i): ranks and resumed runs agree on it without talking.
+// Problem i of a split is a function of (seed, i): ranks and resumed runs agree on it without
+// talking.
 //
 // arithmetic  "37 + 48": operands, operations
 //   min, max        0, 99: operands
@@ -16,11 +17,12 @@
 //   operations      ["+", "-", "*", "/"]
 //   use             "all" or "any": whether every number must be used (see the countdown reward)
 // jsonl       problems from files, one JSON object a line
-//   path            split by hash, or train and test: a file for each; a training problem whose question
+//   path            split by hash, or train and test: a file for each; a training problem whose
+//   question
 //                   stands in the test file is left out
 //   question_key, answer_key   "question", "answer"
-//                   Of an answer with a line "#### 42" (GSM8K) the part behind the sign is the gold, the
-//                   rest goes to data.solution.
+//                   Of an answer with a line "#### 42" (GSM8K) the part behind the sign is the
+//                   gold, the rest goes to data.solution.
 // all generated ones, and jsonl with path:
 //   test_share      0.1: share of the problems that is kept for testing
 #pragma once
@@ -44,9 +46,9 @@ enum class Split { kTrain, kTest };
 
 /// `rl.task`.
 struct TaskConfig {
-  std::string name;                  // arithmetic, countdown, jsonl
+  std::string name;  // arithmetic, countdown, jsonl
   uint64_t seed = 1;
-  std::string prompt;                // a template (prompt_template.h); empty for the task's own
+  std::string prompt;  // a template (prompt_template.h); empty for the task's own
   nlohmann::json options = nlohmann::json::object();
 };
 
@@ -59,17 +61,18 @@ class Task {
   /// Distinct problems of a split, where they are counted; generated tasks have no count.
   virtual std::optional<int64_t> size(Split split) const { return std::nullopt; }
 
-  /// Problem `index` >= 0. The training split goes on for ever: generated problems are drawn anew (and may
-  /// recur), those of a file come in a new order each time round. The test split of a file keeps the
-  /// file's order and has size() problems.
+  /// Problem `index` >= 0. The training split goes on for ever: generated problems are drawn anew
+  /// (and may recur), those of a file come in a new order each time round. The test split of a file
+  /// keeps the file's order and has size() problems.
   virtual Problem problem(Split split, int64_t index) const = 0;
 };
 
-/// Throws InputError for an unknown name or option, for a range that holds no problem of a split, and for
-/// a bad file (with its name and line).
+/// Throws InputError for an unknown name or option, for a range that holds no problem of a split,
+/// and for a bad file (with its name and line).
 std::unique_ptr<Task> make_task(const TaskConfig& config);
 
-/// The first `count` different problems of a split, for evaluation. InputError when there are not so many.
+/// The first `count` different problems of a split, for evaluation. InputError when there are not
+/// so many.
 std::vector<Problem> distinct_problems(const Task& task, Split split, int64_t count);
 
 /// The split of a problem with this content.

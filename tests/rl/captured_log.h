@@ -22,7 +22,8 @@ class CapturedLog {
   int warnings() const {
     int count = 0;
     const std::string all = text();
-    for (size_t at = all.find("warning:"); at != std::string::npos; at = all.find("warning:", at + 1))
+    for (size_t at = all.find("warning:"); at != std::string::npos;
+         at = all.find("warning:", at + 1))
       ++count;
     return count;
   }

@@ -1,5 +1,6 @@
 #include <fstream>
 
+#include "core/base/error.h"
 #include "rl/rewards/sandbox.h"
 #include "tests/catch.h"
 #include "tests/rl/completions.h"
@@ -19,14 +20,18 @@ rl::Completion program(const std::string& code, nlohmann::json tests) {
   return tests::completion("Here it is:\n```sh\n" + code + "\n```\nDone.", {{"tests", tests}});
 }
 
-double run(const std::string& code, nlohmann::json tests, nlohmann::json more = nlohmann::json::object()) {
+double run(const std::string& code,
+           nlohmann::json tests,
+           nlohmann::json more = nlohmann::json::object()) {
   auto rule = tests::reward("code_tests", shell(more));
   const double value = tests::score(*rule, program(code, tests));
   CHECK(rule->failures() == 0);
   return value;
 }
 
-rl::Outcome outcome(const std::string& code, const rl::Limits& limits, int64_t output_bytes = 65536) {
+rl::Outcome outcome(const std::string& code,
+                    const rl::Limits& limits,
+                    int64_t output_bytes = 65536) {
   const rl::ProgramFolder folder;
   return rl::run_limited(
       {"sh", folder.write("main.sh", code)}, folder, "input\n", limits, output_bytes);
@@ -66,7 +71,8 @@ TEST_CASE("many programs run side by side and keep their order", "[rl][rewards]"
   auto rule = tests::reward("code_tests", shell({{"workers", 4}}));
   std::vector<rl::Completion> batch;
   for (int i = 0; i < 12; ++i)
-    batch.push_back(program("echo " + std::to_string(i), {{{"output", i % 3 ? "x" : std::to_string(i)}}}));
+    batch.push_back(
+        program("echo " + std::to_string(i), {{{"output", i % 3 ? "x" : std::to_string(i)}}}));
   const auto values = rule->score(batch);
   for (int i = 0; i < 12; ++i) CHECK(values[i] == (i % 3 ? 0 : 1));
 }
@@ -97,16 +103,17 @@ TEST_CASE("a program cannot use more than it is given", "[rl][rewards]") {
   SECTION("file size") {
     limits.seconds = 20;
     limits.file_bytes = 4096;
-    const auto big = outcome(
-        "trap '' XFSZ; head -c 100000 /dev/zero > big 2>/dev/null; wc -c < big", limits);
+    const auto big =
+        outcome("trap '' XFSZ; head -c 100000 /dev/zero > big 2>/dev/null; wc -c < big", limits);
     CHECK(big.end == rl::Outcome::kExited);
     CHECK(std::stoll(big.output) <= 4096);
   }
   SECTION("memory") {
     limits.seconds = 20;
     limits.memory_bytes = int64_t{128} << 20;
-    CHECK(outcome("head -c 400000000 /dev/zero | tail -c 300000000 > /dev/null && echo fits", limits)
-              .output.find("fits") == std::string::npos);
+    CHECK(
+        outcome("head -c 400000000 /dev/zero | tail -c 300000000 > /dev/null && echo fits", limits)
+            .output.find("fits") == std::string::npos);
   }
 }
 

@@ -28,7 +28,8 @@ std::unique_ptr<rl::Reward> command(const std::string& script,
 TEST_CASE("a command answers a line for a line and stays up", "[rl][rewards]") {
   tests::CapturedLog log;
   // Each answer says which process gave it and how many lines it has seen.
-  auto rule = command("n=0; while read -r line; do n=$((n+1)); echo \"{\\\"reward\\\": $n.5}\"; done");
+  auto rule =
+      command("n=0; while read -r line; do n=$((n+1)); echo \"{\\\"reward\\\": $n.5}\"; done");
   CHECK(rule->score(batch_of(3)) == std::vector<double>{1.5, 2.5, 3.5});
   CHECK(rule->score(batch_of(2)) == std::vector<double>{4.5, 5.5});
   CHECK(rule->score({}).empty());
@@ -37,8 +38,8 @@ TEST_CASE("a command answers a line for a line and stays up", "[rl][rewards]") {
 }
 
 TEST_CASE("a command gets the whole sample as JSON", "[rl][rewards]") {
-  const auto file = std::filesystem::temp_directory_path() /
-                    ("cohort-command-" + std::to_string(::getpid()));
+  const auto file =
+      std::filesystem::temp_directory_path() / ("cohort-command-" + std::to_string(::getpid()));
   auto rule = command("cat > " + file.string() + "; echo 1", {{"keep", false}});
   auto sample = tests::completion("broken \xe2\x82 text\nline 2", {{"answer", "7"}});
   sample.prompt = "p";
@@ -76,20 +77,34 @@ TEST_CASE("a command that fails costs its samples and not the run", "[rl][reward
   const std::vector<Case> cases = {
       {"exit 1 at once", "exit 1", true, {0, 0, 0}, "status 1"},
       {"exit 1 at once", "exit 1", false, {0, 0, 0}, "status 1"},
-      {"exit 1 after all answers", "cat >/dev/null; echo 1; echo 1; echo 1; exit 1", false, {0, 0, 0},
+      {"exit 1 after all answers",
+       "cat >/dev/null; echo 1; echo 1; echo 1; exit 1",
+       false,
+       {0, 0, 0},
        "status 1"},
       {"dies half way", "read -r l; echo 5; kill -9 $$", true, {5, 0, 0}, "status 137"},
       {"garbage", "while read -r l; do echo hello; done", true, {0, 0, 0}, "hello"},
-      {"garbage once", "while read -r l; do [ -z \"$n\" ] && echo start; n=1; echo 1; done", true,
-       {0, 0, 0}, ""},
+      {"garbage once",
+       "while read -r l; do [ -z \"$n\" ] && echo start; n=1; echo 1; done",
+       true,
+       {0, 0, 0},
+       ""},
       {"no finite number", "while read -r l; do echo 1e999; done", true, {0, 0, 0}, "1e999"},
-      {"another type", "while read -r l; do echo '{\"reward\": \"1\"}'; done", true, {0, 0, 0}, "reward"},
+      {"another type",
+       "while read -r l; do echo '{\"reward\": \"1\"}'; done",
+       true,
+       {0, 0, 0},
+       "reward"},
       {"silence", "while :; do sleep 1; done", true, {0, 0, 0}, "in time"},
       {"silence", "exec sleep 1000", false, {0, 0, 0}, "in time"},
       {"silence after one", "read -r l; echo 5; exec sleep 1000", true, {5, 0, 0}, "in time"},
       {"closes its output", "exec >&-; exec sleep 1000", true, {0, 0, 0}, "does not end"},
       {"too few", "cat >/dev/null; echo 1; echo 1", false, {1, 1, 0}, "2 answers"},
-      {"too many", "cat >/dev/null; echo 1; echo 1; echo 1; echo 1", false, {0, 0, 0}, "more than 3"},
+      {"too many",
+       "cat >/dev/null; echo 1; echo 1; echo 1; echo 1",
+       false,
+       {0, 0, 0},
+       "more than 3"},
       {"a flood", "exec yes 1", false, {0, 0, 0}, ""},
       {"a line without end", "exec tr '\\0' x < /dev/zero", true, {0, 0, 0}, "megabyte"},
   };

@@ -30,7 +30,8 @@ TEST_CASE("math_answer judges as the reference does", "[rl][rewards][parity]") {
     while (std::getline(in, line)) {
       const auto row = nlohmann::json::parse(line);
       const bool expected = row.at("expected").get<bool>();
-      const auto verdict = judge(row.at("gold").get<std::string>(), row.at("answer").get<std::string>());
+      const auto verdict =
+          judge(row.at("gold").get<std::string>(), row.at("answer").get<std::string>());
       ++cases;
       expected_true += expected;
       if (verdict.equal == expected)
@@ -69,7 +70,8 @@ TEST_CASE("numbers are equal in every writing", "[rl][rewards]") {
       {"0\\le x\\le 1", "[0,1]", "1 \\geq x \\geq 0"},
       {"y=2x+1", "y - 2x = 1", "2y = 4x + 2", "2x+1"},
       {"x=\\pm 2", "\\{2,-2\\}", "-2, 2"},
-      {"\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\begin{bmatrix} 1 & 2 \\\\ 3 & 8/2 \\end{bmatrix}"},
+      {"\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}",
+       "\\begin{bmatrix} 1 & 2 \\\\ 3 & 8/2 \\end{bmatrix}"},
   };
   for (size_t g = 0; g < groups.size(); ++g)
     for (const std::string& gold : groups[g]) {
@@ -84,12 +86,27 @@ TEST_CASE("numbers are equal in every writing", "[rl][rewards]") {
 }
 
 TEST_CASE("different answers differ", "[rl][rewards]") {
-  const std::vector<std::pair<std::string, std::string>> pairs = {
-      {"1/3", "0.333"}, {"(1,2)", "(2,1)"}, {"(0,1)", "[0,1]"}, {"\\{1,2\\}", "(1,2)"},
-      {"x=5", "y=5"}, {"x<3", "x\\le 3"}, {"x<3", "x>3"}, {"5", "5x"}, {"5\\%", "0.5"}, {"12.5\\%", "12.5"},
-      {"0.0000001", "0.0000002"}, {"3", "3.0000001"}, {"\\infty", "-\\infty"}, {"1/0", "2/0"},
-      {"x+1", "y+1"}, {"\\sin x", "\\cos x"}, {"\\sqrt{x^2}", "x"}, {"10^{40}", "10^{40}+1"},
-      {"7^{2000}", "7^{2000}+1"}, {"Monday", "yadnoM"}, {"no", "yes"}};
+  const std::vector<std::pair<std::string, std::string>> pairs = {{"1/3", "0.333"},
+                                                                  {"(1,2)", "(2,1)"},
+                                                                  {"(0,1)", "[0,1]"},
+                                                                  {"\\{1,2\\}", "(1,2)"},
+                                                                  {"x=5", "y=5"},
+                                                                  {"x<3", "x\\le 3"},
+                                                                  {"x<3", "x>3"},
+                                                                  {"5", "5x"},
+                                                                  {"5\\%", "0.5"},
+                                                                  {"12.5\\%", "12.5"},
+                                                                  {"0.0000001", "0.0000002"},
+                                                                  {"3", "3.0000001"},
+                                                                  {"\\infty", "-\\infty"},
+                                                                  {"1/0", "2/0"},
+                                                                  {"x+1", "y+1"},
+                                                                  {"\\sin x", "\\cos x"},
+                                                                  {"\\sqrt{x^2}", "x"},
+                                                                  {"10^{40}", "10^{40}+1"},
+                                                                  {"7^{2000}", "7^{2000}+1"},
+                                                                  {"Monday", "yadnoM"},
+                                                                  {"no", "yes"}};
   for (const auto& [gold, answer] : pairs) {
     INFO(gold << " against " << answer);
     CHECK_FALSE(same(gold, "\\boxed{" + answer + "}"));
@@ -115,18 +132,24 @@ TEST_CASE("the answer is found where the model put it", "[rl][rewards]") {
   CHECK(same("Monday", "The answer is \\boxed{\\text{Monday}}."));
   CHECK(same("(A)", "The answer is A."));
   CHECK(same("[0,1)", "So the set is [0, 1)."));
+  CHECK(same("5", "So it is 5"));
+  CHECK(same("x+1", "we get so $x+1$"));
+  CHECK(same("2xy", "The answer is 2xy."));
   // Naming many numbers is no way to the right one.
   CHECK_FALSE(same("5", "1 2 3 4 5 6 7"));
   CHECK_FALSE(same("5", "\\boxed{4, 5}"));
-  for (const char* nothing : {"", " ", "$$", "\\boxed{}", "((((((", "nan", "inf", "\\frac{", "no idea"})
+  for (const char* nothing :
+       {"", " ", "$$", "\\boxed{}", "((((((", "nan", "inf", "\\frac{", "no idea"})
     CHECK_FALSE(same("5", nothing));
 }
 
 TEST_CASE("math_answer looks inside the answer tag", "[rl][rewards]") {
   auto rule = tests::reward("math_answer");
   const nlohmann::json problem = {{"answer", "42"}};
-  CHECK(tests::score(*rule, tests::completion("<think>41</think><answer>42</answer> 7", problem)) == 1);
-  CHECK(tests::score(*rule, tests::completion("<answer>41</answer><answer> 42 </answer>", problem)) == 1);
+  CHECK(tests::score(*rule, tests::completion("<think>41</think><answer>42</answer> 7", problem)) ==
+        1);
+  CHECK(tests::score(*rule,
+                     tests::completion("<answer>41</answer><answer> 42 </answer>", problem)) == 1);
   CHECK(tests::score(*rule, tests::completion("<answer>41</answer> but 42", problem)) == 0);
   CHECK(tests::score(*rule, tests::completion("so it is 42", problem)) == 1);
   CHECK_THROWS_AS(tests::score(*rule, tests::completion("42")), InputError);
@@ -148,7 +171,7 @@ TEST_CASE("a hostile answer costs a bounded amount of work and never more", "[rl
       "\\boxed{(99999!)!}",
       "\\boxed{\\binom{500}{250}\\binom{520}{260}\\binom{519}{111}\\binom{509}{303}}",
       "1e999999999999",
-      "\\boxed{" + repeated("-", 1900) + "5}",
+      "\\boxed{" + repeated("-", 1901) + "5}",
       "\\boxed{5" + repeated("!", 1900) + "}",
       "\\boxed{" + repeated("\\sqrt{2+", 60) + "1" + repeated("}", 60) + "}",
       "\\boxed{" + repeated("x^{99}+", 200) + "1}",

@@ -7,7 +7,8 @@ using namespace cohort::rl::math;
 
 namespace {
 
-/// A number of up to `limbs` 32-bit digits with runs of all-ones digits, which long division stumbles on.
+/// A number of up to `limbs` 32-bit digits with runs of all-ones digits, which long division
+/// stumbles on.
 BigInt random_integer(uint64_t seed, int limbs, Work& work) {
   BigInt value;
   for (int i = 0; i < limbs; ++i) {
@@ -36,7 +37,7 @@ TEST_CASE("long division gives back its dividend", "[rl][rewards]") {
 TEST_CASE("small integers behave as the machine's do", "[rl][rewards]") {
   Work work;
   for (int64_t a : {-1000003, -17, -1, 0, 1, 6, 999999937})
-    for (int64_t b : {-65537, -3, -1, 1, 2, 4294967291}) {
+    for (int64_t b : std::vector<int64_t>{-65537, -3, -1, 1, 2, 4294967291}) {
       CHECK(add(BigInt(a), BigInt(b), work).to_int64() == a + b);
       CHECK(multiply(BigInt(a), BigInt(b), work).to_int64() == a * b);
       CHECK(divide(BigInt(a), BigInt(b), work).first.to_int64() == a / b);

@@ -17,14 +17,21 @@ TEST_CASE("format wants one pair of each tag and nothing outside", "[rl][rewards
   CHECK(value("<think>a</think><answer>b</answer>") == 1);
   CHECK(value(" \n<think>a\n< b </think>\n\n<answer>b</answer>\n") == 1);
   CHECK(value("<think></think><answer></answer>") == 1);
-  for (const char* bad : {"", "b", "<answer>b</answer>", "<think>a</think>",
-                          "x<think>a</think><answer>b</answer>", "<think>a</think>x<answer>b</answer>",
-                          "<think>a</think><answer>b</answer>x", "<answer>b</answer><think>a</think>",
-                          "<think>a<answer>b</answer></think>", "<think>a</think><answer>b",
+  for (const char* bad : {"",
+                          "b",
+                          "<answer>b</answer>",
+                          "<think>a</think>",
+                          "x<think>a</think><answer>b</answer>",
+                          "<think>a</think>x<answer>b</answer>",
+                          "<think>a</think><answer>b</answer>x",
+                          "<answer>b</answer><think>a</think>",
+                          "<think>a<answer>b</answer></think>",
+                          "<think>a</think><answer>b",
                           "<think>a<think>c</think><answer>b</answer>",
                           "<think>a</think></think><answer>b</answer>",
                           "<think>a</think><answer>b</answer><answer>b</answer>",
-                          "</think>a<think><answer>b</answer>", "<Think>a</Think><answer>b</answer>"}) {
+                          "</think>a<think><answer>b</answer>",
+                          "<Think>a</Think><answer>b</answer>"}) {
     INFO(bad);
     CHECK(value(bad) == 0);
   }
@@ -38,31 +45,36 @@ TEST_CASE("format wants one pair of each tag and nothing outside", "[rl][rewards
 
 TEST_CASE("countdown wants the given numbers and the target", "[rl][rewards]") {
   const nlohmann::json problem = {{"numbers", {3, 7, 7, 2}}, {"target", 28}};
-  const auto value = [&](const std::string& text, nlohmann::json options = nlohmann::json::object()) {
+  const auto value = [&](const std::string& text,
+                         nlohmann::json options = nlohmann::json::object()) {
     auto rule = reward("countdown", options);
     return score(*rule, completion("<think>.</think><answer>" + text + "</answer>", problem));
   };
-  CHECK(value("7 * (7 - 3) * 1") == 0);     // 1 was not given, 2 is missing
-  CHECK(value("(7 + 7) * 2 * 3") == 0);     // 84
+  CHECK(value("7 * (7 - 3) * 1") == 0);  // 1 was not given, 2 is missing
+  CHECK(value("(7 + 7) * 2 * 3") == 0);  // 84
   CHECK(value("7*(7-3)", {{"use", "any"}}) == 1);
   CHECK(value("7*(7-3)") == 0);
   CHECK(value("(7+7)*2", {{"use", "any"}}) == 1);
-  CHECK(value("7*(7-3)/(3-2)") == 0);       // 3 twice
+  CHECK(value("7*(7-3)/(3-2)") == 0);  // 3 twice
   CHECK(value("(7/7 + 3) * 2 = 8") == 0);
   const nlohmann::json exact = {{"numbers", {3, 8, 8, 3}}, {"target", 24}};
   auto rule = reward("countdown");
-  CHECK(score(*rule, completion("<answer>8 / (3 - 8/3)</answer>", exact)) == 1);  // by fractions alone
+  CHECK(score(*rule, completion("<answer>8 / (3 - 8/3)</answer>", exact)) ==
+        1);  // by fractions alone
   CHECK(score(*rule, completion("<answer>8 ÷ (3 − 8÷3) = 24</answer>", exact)) == 1);
   CHECK(score(*rule, completion("<answer>8 / (3 - 8/3) = 25</answer>", exact)) == 0);
   CHECK(score(*rule, completion("8 / (3 - 8/3)", exact)) == 0);  // no tag
   CHECK(score(*rule, completion("<answer>24</answer>", exact)) == 0);
-  CHECK(score(*rule, completion("<answer>33 - 8 - 8/8</answer>", exact)) == 0);  // digits glued together
-  CHECK(score(*rule, completion("<answer>8/(3-3) + 8</answer>", exact)) == 0);   // division by zero
-  for (const char* bad : {"", "()", "8 8 3 3", "8 +", "__import__('os')", "8**3", "3.0+8", "(8+3"}) {
+  CHECK(score(*rule, completion("<answer>33 - 8 - 8/8</answer>", exact)) ==
+        0);  // digits glued together
+  CHECK(score(*rule, completion("<answer>8/(3-3) + 8</answer>", exact)) == 0);  // division by zero
+  for (const char* bad :
+       {"", "()", "8 8 3 3", "8 +", "__import__('os')", "8**3", "3.0+8", "(8+3"}) {
     INFO(bad);
     CHECK(score(*rule, completion(std::string("<answer>") + bad + "</answer>", exact)) == 0);
   }
-  CHECK(score(*rule, completion("<answer>" + std::string(1'000'000, '(') + "</answer>", exact)) == 0);
+  CHECK(score(*rule, completion("<answer>" + std::string(1'000'000, '(') + "</answer>", exact)) ==
+        0);
   CHECK(score(*rule, completion("<answer>" + std::string(390, '(') + "</answer>", exact)) == 0);
   CHECK(score(*rule, completion("<answer>" + std::string(390, '9') + "</answer>", exact)) == 0);
   auto partial = reward("countdown", {{"partial", 0.1}});
@@ -119,7 +131,9 @@ TEST_CASE("language is the share of letters in the wanted script", "[rl][rewards
   CHECK(value("Что это?", "это ok") == Approx(0.6));
   CHECK(value("What is it?", "1 + 2 = 3") == 1);
   CHECK(value("1 + 2", "was") == 1);
-  CHECK(value("What?", "\xff\xfe" "ab\xe8") == 1);  // broken UTF-8 is no letter
+  CHECK(value("What?",
+              "\xff\xfe"
+              "ab\xe8") == 1);  // broken UTF-8 is no letter
   auto han = reward("language", {{"script", "han"}});
   CHECK(score(*han, completion("abcd")) == 0);
   CHECK_THROWS_AS(reward("language", {{"script", "klingon"}}), InputError);
@@ -163,11 +177,14 @@ TEST_CASE("a slip in the rewards' configuration is one clear line", "[rl][reward
   CHECK_THAT(message({{"format", 1, {{"tag", "x"}}}}), Contains("tag") && Contains("prompt_opens"));
   CHECK_THAT(message({{"format", 1, {{"tags", "think"}}}}), Contains("tags") && Contains("list"));
   CHECK_THAT(message({{"format", 1, {{"tags", {"<think>"}}}}}), Contains("<think>"));
-  CHECK_THAT(message({{"length", 1, {{"max_tokens", 1.5}, {"cache_tokens", 1}}}}), Contains("whole"));
+  CHECK_THAT(message({{"length", 1, {{"max_tokens", 1.5}, {"cache_tokens", 1}}}}),
+             Contains("whole"));
   CHECK_THAT(message({{"format", 1, object}, {"format", 1, object}}), Contains("label"));
-  CHECK_THAT(message({{"format", std::numeric_limits<double>::infinity(), object}}), Contains("weight"));
+  CHECK_THAT(message({{"format", std::numeric_limits<double>::infinity(), object}}),
+             Contains("weight"));
   CHECK_THAT(message({{"countdown", 1, {{"use", "some"}}}}), Contains("some"));
-  CHECK_THAT(message({{"command", 1, {{"command", {"no-such-program"}}}}}), Contains("no-such-program"));
+  CHECK_THAT(message({{"command", 1, {{"command", {"no-such-program"}}}}}),
+             Contains("no-such-program"));
   CHECK_THAT(message({{"code_tests", 1, {{"command", {"no-such-program"}}}}}),
              Contains("no-such-program"));
 }

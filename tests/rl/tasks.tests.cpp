@@ -56,7 +56,8 @@ bool reachable(const std::vector<rl::math::Rational>& values, const rl::math::Ra
       std::vector<rl::math::Rational> results = {add(values[i], values[j], work),
                                                  add(values[i], values[j].negated(), work),
                                                  multiply(values[i], values[j], work)};
-      if (!values[j].is_zero()) results.push_back(multiply(values[i], inverse(values[j], work), work));
+      if (!values[j].is_zero())
+        results.push_back(multiply(values[i], inverse(values[j], work), work));
       for (const auto& result : results) {
         rest.push_back(result);
         if (reachable(rest, target)) return true;
@@ -98,7 +99,8 @@ TEST_CASE("a sum is the same problem in either order", "[rl][tasks]") {
   std::set<std::pair<int, int>> tested;
   const auto operands = [](const rl::Problem& problem) {
     int a = 0, b = 0;
-    REQUIRE(std::sscanf(problem.data["question"].get<std::string>().c_str(), "%d + %d", &a, &b) == 2);
+    REQUIRE(std::sscanf(problem.data["question"].get<std::string>().c_str(), "%d + %d", &a, &b) ==
+            2);
     return std::minmax(a, b);
   };
   for (int i = 0; i < 2000; ++i) tested.insert(operands(sums->problem(Split::kTest, i)));
@@ -109,7 +111,8 @@ TEST_CASE("a sum is the same problem in either order", "[rl][tasks]") {
 
 TEST_CASE("a problem is a function of seed and index", "[rl][tasks]") {
   for (const char* name : {"arithmetic", "countdown"}) {
-    const auto a = task(name, nullptr, 7), b = task(name, nullptr, 7), other = task(name, nullptr, 8);
+    const auto a = task(name, nullptr, 7), b = task(name, nullptr, 7),
+               other = task(name, nullptr, 8);
     int differ = 0;
     for (int64_t i = 99; i >= 0; --i) {  // in any order
       const auto problem = a->problem(Split::kTrain, i);
@@ -129,14 +132,15 @@ TEST_CASE("arithmetic problems hold their answer", "[rl][tasks]") {
     for (const char* operation : {"+", "-", "*", "/", "all"}) {
       nlohmann::json operations = {operation};
       if (operation == std::string("all")) operations = {"+", "-", "*", "/"};
-      const auto problems = task("arithmetic",
-                                 {{"operations", operations}, {"terms", terms}, {"min", -9}, {"max", 60}});
+      const auto problems = task(
+          "arithmetic", {{"operations", operations}, {"terms", terms}, {"min", -9}, {"max", 60}});
       for (int i = 0; i < 100; ++i) {
         const auto problem = problems->problem(Split::kTrain, i);
         const std::string question = problem.data["question"];
         INFO(question << " = " << problem.data["answer"]);
         // The question, judged as an expression, equals the answer.
-        CHECK(tests::score(*rule, tests::completion("\\boxed{" + question + "}", problem.data)) == 1);
+        CHECK(tests::score(*rule, tests::completion("\\boxed{" + question + "}", problem.data)) ==
+              1);
         CHECK(problem.prompt == question + " =");
       }
     }
@@ -167,7 +171,8 @@ TEST_CASE("every countdown target is within reach", "[rl][tasks]") {
 TEST_CASE("distinct problems are distinct, and too many are refused", "[rl][tasks]") {
   const auto large = task("arithmetic");
   std::set<std::string> ids;
-  for (const auto& problem : rl::distinct_problems(*large, Split::kTest, 500)) ids.insert(problem.id);
+  for (const auto& problem : rl::distinct_problems(*large, Split::kTest, 500))
+    ids.insert(problem.id);
   CHECK(ids.size() == 500);
   const auto small = task("arithmetic", {{"max", 9}, {"operations", {"+"}}, {"test_share", 0.5}});
   CHECK_THROWS_AS(rl::distinct_problems(*small, Split::kTest, 500), InputError);
@@ -181,7 +186,8 @@ TEST_CASE("templates are filled, and wrong ones refused", "[rl][tasks]") {
         problem.data["question"].get<std::string>() +
             fmt::format(" {{{}, {}, {}}} -> ", numbers[0], numbers[1], numbers[2]) +
             problem.data["target"].dump());
-  CHECK_THAT(slip("countdown", nullptr, "{question} {nubers}"), Contains("{nubers}") && Contains("{numbers}"));
+  CHECK_THAT(slip("countdown", nullptr, "{question} {nubers}"),
+             Contains("{nubers}") && Contains("{numbers}"));
   CHECK_THAT(slip("arithmetic", nullptr, "no field"), Contains("{question}"));
   CHECK_THAT(slip("arithmetic", nullptr, "{question} \\boxed{"), Contains("brace"));
   CHECK_THAT(slip("arithmetic", nullptr, "{question} }"), Contains("brace"));
@@ -194,7 +200,8 @@ TEST_CASE("a slip in a task's options is one clear line", "[rl][tasks]") {
   CHECK_THAT(slip("arithmetic", {{"maximum", 5}}), Contains("maximum") && Contains("max"));
   CHECK_THAT(slip("arithmetic", {{"min", 9}, {"max", 5}}), Contains("between"));
   CHECK_THAT(slip("arithmetic", {{"operations", {"^"}}}), Contains("^"));
-  CHECK_THAT(slip("arithmetic", {{"min", 1}, {"max", 1}, {"operations", {"+"}}}), Contains("widen"));
+  CHECK_THAT(slip("arithmetic", {{"min", 1}, {"max", 1}, {"operations", {"+"}}}),
+             Contains("widen"));
   CHECK_THAT(slip("countdown", {{"count", 1}}), Contains("count"));
   CHECK_THAT(slip("jsonl", nullptr), Contains("path"));
   CHECK_THAT(slip("jsonl", {{"path", "a"}, {"train", "b"}}), Contains("path"));
@@ -231,10 +238,17 @@ TEST_CASE("GSM8K lines become problems", "[rl][tasks]") {
 
 TEST_CASE("training problems that are tested on are left out", "[rl][tasks]") {
   const tests::ScratchFolder folder;
-  folder.write("train.jsonl", R"({"question": "a", "answer": 1})" "\n" R"({"question": "b", "answer": "2"})" "\n");
-  folder.write("test.jsonl", R"({"question": "b", "answer": "#### 2", "category": "easy"})" "\n");
+  folder.write("train.jsonl",
+               R"({"question": "a", "answer": 1})"
+               "\n"
+               R"({"question": "b", "answer": "2"})"
+               "\n");
+  folder.write("test.jsonl",
+               R"({"question": "b", "answer": "#### 2", "category": "easy"})"
+               "\n");
   tests::CapturedLog log;
-  const auto problems = task("jsonl", {{"train", folder / "train.jsonl"}, {"test", folder / "test.jsonl"}});
+  const auto problems =
+      task("jsonl", {{"train", folder / "train.jsonl"}, {"test", folder / "test.jsonl"}});
   CHECK(problems->size(Split::kTrain) == 1);
   CHECK(problems->problem(Split::kTrain, 5).data["answer"] == "1");
   CHECK(problems->problem(Split::kTest, 0).category == "easy");
@@ -243,14 +257,16 @@ TEST_CASE("training problems that are tested on are left out", "[rl][tasks]") {
 
 TEST_CASE("a bad file is named with its line", "[rl][tasks]") {
   const tests::ScratchFolder folder;
-  const std::string good = R"({"question": "a", "answer": "1"})" "\n";
+  const std::string good = R"({"question": "a", "answer": "1"})"
+                           "\n";
   const auto message = [&](const std::string& text, const std::string& prompt = "") {
     folder.write("bad.jsonl", text);
     return slip("jsonl", {{"path", folder / "bad.jsonl"}}, prompt);
   };
   CHECK_THAT(message(good + "{\"question\": \n"), Contains("bad.jsonl:2") && Contains("JSON"));
   CHECK_THAT(message(good + good + "[1]\n"), Contains("bad.jsonl:3"));
-  CHECK_THAT(message(good + "{\"question\": \"b\"}\n"), Contains("bad.jsonl:2") && Contains("answer"));
+  CHECK_THAT(message(good + "{\"question\": \"b\"}\n"),
+             Contains("bad.jsonl:2") && Contains("answer"));
   CHECK_THAT(message(good + R"({"question": "b", "answer": "x ####"})"), Contains("bad.jsonl:2"));
   CHECK_THAT(message(good + R"({"question": " ", "answer": "1"})"), Contains("bad.jsonl:2"));
   CHECK_THAT(message(good, "{question} {hint}"), Contains("bad.jsonl:1") && Contains("hint"));

@@ -115,15 +115,16 @@ std::pair<Limbs, Limbs> divide_limbs(const Limbs& a, const Limbs& b) {
   }
   u.resize(n);
   for (size_t i = 0; i < n; ++i)  // undo the normalisation
-    u[i] = static_cast<uint32_t>(
-        ((uint64_t{i + 1 < n ? u[i + 1] : 0u} << 32 | u[i]) >> shift) & 0xffffffffu);
+    u[i] = static_cast<uint32_t>(((uint64_t{i + 1 < n ? u[i + 1] : 0u} << 32 | u[i]) >> shift) &
+                                 0xffffffffu);
   return {std::move(quotient), std::move(u)};
 }
 
 }  // namespace
 
 BigInt::BigInt(int64_t value) {
-  uint64_t rest = value < 0 ? uint64_t(0) - static_cast<uint64_t>(value) : static_cast<uint64_t>(value);
+  uint64_t rest =
+      value < 0 ? uint64_t(0) - static_cast<uint64_t>(value) : static_cast<uint64_t>(value);
   for (; rest; rest >>= 32) limbs_.push_back(static_cast<uint32_t>(rest));
   negative_ = value < 0;
 }
@@ -135,8 +136,9 @@ void BigInt::trim(bool negative) {
 }
 
 int64_t BigInt::bits() const {
-  return limbs_.empty() ? 0
-                        : 32 * static_cast<int64_t>(limbs_.size()) - std::countl_zero(limbs_.back());
+  return limbs_.empty()
+             ? 0
+             : 32 * static_cast<int64_t>(limbs_.size()) - std::countl_zero(limbs_.back());
 }
 
 BigInt BigInt::from_digits(std::string_view digits, Work& work) {

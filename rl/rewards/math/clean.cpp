@@ -15,26 +15,36 @@ struct Spelling {
 
 // In order: a longer spelling stands before its prefix.
 constexpr Spelling kSpellings[] = {
-    {"−", "-"}, {"–", "-"}, {"×", "\\times "}, {"÷", "/"}, {"·", "\\cdot "}, {"⋅", "\\cdot "},
-    {"π", "\\pi "}, {"√", " sqrt "}, {"∞", "\\infty "}, {"°", "^\\circ "}, {"≤", "\\le "}, {"≥", "\\ge "},
-    {"≠", "\\ne "}, {"²", "^2 "}, {"³", "^3 "}, {"½", "\\frac12 "}, {"¼", "\\frac14 "}, {"¾", "\\frac34 "},
-    {"∪", "\\cup "}, {"∅", "\\emptyset "}, {"±", "\\pm "}, {"∈", "\\in "}, {"€", "$"}, {"£", "$"},
-    {"\u00a0", " "}, {"\u202f", " "}, {"\u2009", " "},
-    {"\\$", "$"}, {"\\%", "%"}, {"\\!", ""}, {"{,}", "\x01"}, {"\\,", " "}, {"\\;", " "}, {"\\:", " "},
-    {"\\ ", " "}, {"~", " "}, {"\\lbrace", "\\{"}, {"\\rbrace", "\\}"}, {"\\lbrack", "["}, {"\\rbrack", "]"},
-    {"\\lvert", "|"}, {"\\rvert", "|"}, {"\\vert", "|"}, {"\n", " "}, {"\t", " "}, {"\r", " "}};
+    {"−", "-"},          {"–", "-"},          {"×", "\\times "}, {"÷", "/"},
+    {"·", "\\cdot "},    {"⋅", "\\cdot "},    {"π", "\\pi "},    {"√", " sqrt "},
+    {"∞", "\\infty "},   {"°", "^\\circ "},   {"≤", "\\le "},    {"≥", "\\ge "},
+    {"≠", "\\ne "},      {"²", "^2 "},        {"³", "^3 "},      {"½", "\\frac12 "},
+    {"¼", "\\frac14 "},  {"¾", "\\frac34 "},  {"∪", "\\cup "},   {"∅", "\\emptyset "},
+    {"±", "\\pm "},      {"∈", "\\in "},      {"€", "$"},        {"£", "$"},
+    {"\u00a0", " "},     {"\u202f", " "},     {"\u2009", " "},   {"\\$", "$"},
+    {"\\%", "%"},        {"\\!", ""},         {"{,}", "\x01"},   {"\\,", " "},
+    {"\\;", " "},        {"\\:", " "},        {"\\ ", " "},      {"~", " "},
+    {"\\lbrace", "\\{"}, {"\\rbrace", "\\}"}, {"\\lbrack", "["}, {"\\rbrack", "]"},
+    {"\\lvert", "|"},    {"\\rvert", "|"},    {"\\vert", "|"},   {"\n", " "},
+    {"\t", " "},         {"\r", " "}};
 
 // Commands that change how an answer looks and not what it says.
-constexpr std::string_view kLooks[] = {"left", "right", "big", "bigl", "bigr", "Big", "Bigl", "Bigr", "bigg",
-    "biggl", "biggr", "Bigg", "Biggl", "Biggr", "displaystyle", "textstyle", "quad", "qquad", "limits", "mleft", "mright"};
+constexpr std::string_view kLooks[] = {
+    "left",         "right",     "big",   "bigl",  "bigr",   "Big",   "Bigl",
+    "Bigr",         "bigg",      "biggl", "biggr", "Bigg",   "Biggl", "Biggr",
+    "displaystyle", "textstyle", "quad",  "qquad", "limits", "mleft", "mright"};
 
-constexpr std::string_view kUnits[] = {"cm", "mm", "km", "dm", "kg", "mg", "lb", "lbs", "oz", "ft", "in", "inch",
-    "inches", "feet", "foot", "yard", "yards", "mile", "miles", "mph", "kmh", "meter", "meters", "metre", "metres",
-    "second", "seconds", "sec", "minute", "minutes", "min", "hour", "hours", "hr", "hrs", "day", "days", "week",
-    "weeks", "month", "months", "year", "years", "degree", "degrees", "deg", "dollar", "dollars", "cent", "cents",
-    "euro", "euros", "unit", "units", "square", "cubic", "sq", "gram", "grams", "liter", "liters", "litre", "litres",
-    "ml", "gallon", "gallons", "ohm", "ohms", "hectare", "acre", "acres", "apple", "apples", "people", "students",
-    "men", "women", "children", "rad", "radians", "rs", "rupees"};
+constexpr std::string_view kUnits[] = {
+    "cm",     "mm",     "km",       "dm",     "kg",     "mg",       "lb",     "lbs",     "oz",
+    "ft",     "in",     "inch",     "inches", "feet",   "foot",     "yard",   "yards",   "mile",
+    "miles",  "mph",    "kmh",      "meter",  "meters", "metre",    "metres", "second",  "seconds",
+    "sec",    "minute", "minutes",  "min",    "hour",   "hours",    "hr",     "hrs",     "day",
+    "days",   "week",   "weeks",    "month",  "months", "year",     "years",  "degree",  "degrees",
+    "deg",    "dollar", "dollars",  "cent",   "cents",  "euro",     "euros",  "unit",    "units",
+    "square", "cubic",  "sq",       "gram",   "grams",  "liter",    "liters", "litre",   "litres",
+    "ml",     "gallon", "gallons",  "ohm",    "ohms",   "hectare",  "acre",   "acres",   "apple",
+    "apples", "people", "students", "men",    "women",  "children", "rad",    "radians", "rs",
+    "rupees"};
 constexpr std::string_view kLetterUnits = "mgslhtdc";
 
 bool is_letter(char c) { return std::isalpha(static_cast<unsigned char>(c)); }
@@ -79,7 +89,8 @@ std::string spelled(std::string_view text) {
         continue;
       }
     }
-    if (text[i] == '\\' && text.substr(i, 2) == "\\\\") {  // a row's end; no command starts at its second
+    if (text[i] == '\\' &&
+        text.substr(i, 2) == "\\\\") {  // a row's end; no command starts at its second
       result += "\\\\";
       i += 2;
       continue;
@@ -102,7 +113,8 @@ std::string spelled(std::string_view text) {
   return result;
 }
 
-/// What stands for a \text{...} inside an answer: a comma for `and`, nothing for a space, else itself.
+/// What stands for a \text{...} inside an answer: a comma for `and`, nothing for a space, else
+/// itself.
 std::string meaning_of_text(std::string_view inner, std::string_view whole) {
   const std::string_view word = trim(inner);
   if (word.empty()) return " ";
@@ -111,11 +123,12 @@ std::string meaning_of_text(std::string_view inner, std::string_view whole) {
   return std::string(whole);
 }
 
-constexpr std::string_view kTextCommands[] = {"text", "textbf", "textit", "textrm", "textnormal", "mbox",
-    "mathrm", "mathbf", "mathit", "rm"};
+constexpr std::string_view kTextCommands[] = {
+    "text", "textbf", "textit", "textrm", "textnormal", "mbox", "mathrm", "mathbf", "mathit", "rm"};
 
 bool is_text_command(std::string_view name) {
-  return std::find(std::begin(kTextCommands), std::end(kTextCommands), name) != std::end(kTextCommands);
+  return std::find(std::begin(kTextCommands), std::end(kTextCommands), name) !=
+         std::end(kTextCommands);
 }
 
 /// Words of the plain notation that mean signs: and, or, percent; and the dollar signs, which mean
@@ -128,7 +141,8 @@ std::string words_resolved(std::string_view text) {
     } else if (text[i] == '\\' && is_text_command(command_at(text, i))) {
       size_t open = i + 1 + command_at(text, i).size();
       while (open < text.size() && text[open] == ' ') ++open;
-      const size_t end = open < text.size() && text[open] == '{' ? group_end(text, open) : std::string_view::npos;
+      const size_t end =
+          open < text.size() && text[open] == '{' ? group_end(text, open) : std::string_view::npos;
       if (end == std::string_view::npos) {
         result += text[i++];
         continue;
@@ -208,7 +222,8 @@ std::string clean(std::string_view text) {
     merged += c;
   }
   std::string_view trimmed = trim(merged);
-  while (!trimmed.empty() && std::string_view(".,;:").find(trimmed.back()) != std::string_view::npos)
+  while (!trimmed.empty() &&
+         std::string_view(".,;:").find(trimmed.back()) != std::string_view::npos)
     trimmed = trim(trimmed.substr(0, trimmed.size() - 1));
   return std::string(trimmed);
 }

@@ -68,7 +68,9 @@ bool as_sets(View gold, View answer, Work& work) {
   return covers(gold, answer, true, work) && covers(answer, gold, false, work);
 }
 
-bool round_brackets(View view) { return view.node().op == Op::kSequence && view.node().name == "()"; }
+bool round_brackets(View view) {
+  return view.node().op == Op::kSequence && view.node().name == "()";
+}
 
 bool collections_equal(View gold, View answer, Work& work) {
   const Op a = gold.node().op, b = answer.node().op;
@@ -86,7 +88,8 @@ bool collections_equal(View gold, View answer, Work& work) {
 /// {5}, [5] and 5 are the same answer.
 bool single_equal(View collection, View scalar, bool collection_is_gold, Work& work) {
   const Op op = collection.node().op;
-  if ((op != Op::kSet && op != Op::kSequence) || collection.node().children.size() != 1) return false;
+  if ((op != Op::kSet && op != Op::kSequence) || collection.node().children.size() != 1)
+    return false;
   return collection_is_gold ? views_equal(collection.child(0), scalar, work)
                             : views_equal(scalar, collection.child(0), work);
 }
@@ -140,8 +143,8 @@ bool relations_equal(View gold, View answer, Work& work) {
   return chain_equal(gold, answer, work);
 }
 
-/// The interval that an inequality of one variable means: its brackets and its ends (-1 stands for an
-/// infinite end).
+/// The interval that an inequality of one variable means: its brackets and its ends (-1 stands for
+/// an infinite end).
 struct Bounds {
   bool known = false;
   char open = '(', close = ')';
@@ -175,8 +178,7 @@ Bounds bounds_of(View relation) {
 }
 
 bool is_infinite(View view, bool negative) {
-  if (negative)
-    return view.node().op == Op::kNegate && view.child(0).node().op == Op::kInfinity;
+  if (negative) return view.node().op == Op::kNegate && view.child(0).node().op == Op::kInfinity;
   return view.node().op == Op::kInfinity;
 }
 

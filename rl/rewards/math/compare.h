@@ -1,5 +1,6 @@
-// Whether two written answers mean the same: what the reference, math-verify 0.9, calls equal, decided
-// by exact fractions where both sides have one, and by values at pseudo-random points where they do not.
+// Whether two written answers mean the same: what the reference, math-verify 0.9, calls equal,
+// decided by exact fractions where both sides have one, and by values at pseudo-random points where
+// they do not.
 //
 // Departures from the reference, all where it parts from plain mathematics:
 //   {1, 2} and (1, 2) differ; a bare "1, 2" equals either.

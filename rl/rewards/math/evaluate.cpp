@@ -54,7 +54,8 @@ class ExactEvaluator {
       case Op::kFloor:
         return Rational(floor(value(node.children[0]), work_), BigInt(1), work_);
       case Op::kCeiling:
-        return Rational(floor(value(node.children[0]).negated(), work_), BigInt(1), work_).negated();
+        return Rational(floor(value(node.children[0]).negated(), work_), BigInt(1), work_)
+            .negated();
       case Op::kFunction:
         return function(node.name, value(node.children[0]));
       default:
@@ -113,8 +114,7 @@ class ExactEvaluator {
   /// k where base^k is the argument, for small integers k.
   Rational logarithm(const Rational& argument, const Rational& base) {
     if (argument == Rational(1)) return Rational(0);
-    const long double guess =
-        std::log(argument.to_long_double()) / std::log(base.to_long_double());
+    const long double guess = std::log(argument.to_long_double()) / std::log(base.to_long_double());
     if (!(std::fabs(guess) < BigInt::kMaxBits)) throw Irrational{};
     const int64_t k = std::llround(guess);
     if (k == 0 || power(base, k, work_) != argument) throw Irrational{};

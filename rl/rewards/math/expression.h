@@ -12,34 +12,34 @@ namespace cohort::rl::math {
 
 enum class Op {
   // scalars
-  kNumber,     // value
-  kVariable,   // name
+  kNumber,    // value
+  kVariable,  // name
   kPi,
   kEuler,      // e
   kImaginary,  // i
   kInfinity,
-  kAdd,        // any number of children
-  kMultiply,   // any number of children
+  kAdd,       // any number of children
+  kMultiply,  // any number of children
   kNegate,
   kInverse,
-  kPower,      // base, exponent
-  kRoot,       // radicand, index
+  kPower,  // base, exponent
+  kRoot,   // radicand, index
   kFactorial,
-  kBinomial,   // n, k
-  kLog,        // argument, base
+  kBinomial,  // n, k
+  kLog,       // argument, base
   kAbsolute,
   kFloor,
   kCeiling,
-  kFunction,   // name (sin, arctan, ...), argument
-  kPercent,    // argument
+  kFunction,  // name (sin, arctan, ...), argument
+  kPercent,   // argument
   // collections
-  kList,       // 1, 2, 3 with no brackets
-  kSet,        // {1, 2, 3}
-  kSequence,   // (1, 2), [0, 1): name holds the two brackets
+  kList,      // 1, 2, 3 with no brackets
+  kSet,       // {1, 2, 3}
+  kSequence,  // (1, 2), [0, 1): name holds the two brackets
   kUnion,
-  kMatrix,     // rows, each a kSequence
+  kMatrix,  // rows, each a kSequence
   // statements
-  kRelation,   // a < b = c: name holds one character for each sign: = # < > l (<=) g (>=)
+  kRelation,  // a < b = c: name holds one character for each sign: = # < > l (<=) g (>=)
 };
 
 struct Node {
@@ -71,11 +71,12 @@ inline constexpr int kMaxDepth = 100;
 Expression parse(std::string_view text, Work& work);
 
 /// The text with one spelling for everything that is written in many ways: Unicode signs, spacing,
-/// \left and \right, `and` and `or` between answers, dollar signs. Exposed for the parser and tests.
+/// \left and \right, `and` and `or` between answers, dollar signs. Exposed for the parser and
+/// tests.
 std::string clean(std::string_view text);
 
-/// Without a currency sign in front or a unit behind ("12 \text{ cm}", "45^\circ", "5 dollars"), unless
-/// nothing would be left. `single_letters` also takes "12 m" for 12.
+/// Without a currency sign in front or a unit behind ("12 \text{ cm}", "45^\circ", "5 dollars"),
+/// unless nothing would be left. `single_letters` also takes "12 m" for 12.
 std::string without_units(std::string_view cleaned, bool single_letters);
 
 /// For answers that are words: letters and digits alone, lower case where there is no mathematics.

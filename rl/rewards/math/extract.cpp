@@ -11,10 +11,10 @@ namespace cohort::rl::math {
 namespace {
 
 constexpr size_t npos = std::string_view::npos;
-constexpr size_t kPhraseReach = 50;   // from the phrase to its formula
-constexpr size_t kSentence = 400;     // longest sentence read after a phrase
-constexpr size_t kTail = 16384;       // the end of the text in which the last expression is sought
-constexpr size_t kWholeText = 400;    // longest text that may be an answer as it stands
+constexpr size_t kPhraseReach = 50;  // from the phrase to its formula
+constexpr size_t kSentence = 400;    // longest sentence read after a phrase
+constexpr size_t kTail = 16384;      // the end of the text in which the last expression is sought
+constexpr size_t kWholeText = 400;   // longest text that may be an answer as it stands
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_letter(char c) { return std::isalpha(static_cast<unsigned char>(c)); }
@@ -83,6 +83,40 @@ std::string joined_boxes(std::string_view text, const Box& last) {
   return answer;
 }
 
+// Short words that could be read as products of letters.
+constexpr std::string_view kWords[] = {
+    "so",  "is",  "it",  "we",  "to",  "of",  "an",  "as",  "at",  "be",  "by",
+    "do",  "he",  "if",  "my",  "no",  "on",  "up",  "us",  "the", "for", "not",
+    "are", "was", "get", "got", "can", "has", "its", "let", "now", "one", "two",
+    "six", "ten", "all", "any", "but", "per", "out", "our", "sum", "set", "yes",
+    "you", "how", "who", "may", "new", "use", "add", "big", "hmm", "ok",  "then"};
+
+/// True for text that holds words: a known short one, or two runs of letters side by side.
+bool is_prose(std::string_view text) {
+  bool after_run = false;
+  for (size_t i = 0; i < text.size();) {
+    if (text[i] == '\\') {
+      i += 2;
+      while (i < text.size() && is_letter(text[i - 1]) && is_letter(text[i])) ++i;
+      after_run = false;
+    } else if (is_letter(text[i])) {
+      std::string run;
+      while (i < text.size() && is_letter(text[i]))
+        run += static_cast<char>(std::tolower(static_cast<unsigned char>(text[i++])));
+      if (std::find(std::begin(kWords), std::end(kWords), run) != std::end(kWords)) return true;
+      const bool function = run == "sin" || run == "cos" || run == "tan" || run == "log" ||
+                            run == "ln" || run == "sqrt" || run == "pi" || run == "and" ||
+                            run == "or";
+      if (after_run && run.size() > 1 && !function) return true;
+      after_run = run.size() > 1 && !function;
+    } else {
+      after_run &= is_space(text[i]);
+      ++i;
+    }
+  }
+  return false;
+}
+
 size_t last_phrase(std::string_view lower, std::string_view phrase, size_t& end) {
   const size_t at = lower.rfind(phrase);
   if (at != npos) end = at + phrase.size();
@@ -144,7 +178,8 @@ std::string formulas(std::string_view text, size_t at, Work& work) {
 
 void after_phrase(std::string_view text, std::vector<Candidate>& found, Work& work) {
   size_t skip = 0;
-  while (skip < text.size() && (is_space(text[skip]) || text[skip] == ':' || text[skip] == '*')) ++skip;
+  while (skip < text.size() && (is_space(text[skip]) || text[skip] == ':' || text[skip] == '*'))
+    ++skip;
   text = text.substr(skip);
   const size_t reach = std::min(text.size(), kPhraseReach);
   for (size_t i = 0; i < reach; ++i) {
@@ -154,7 +189,7 @@ void after_phrase(std::string_view text, std::vector<Candidate>& found, Work& wo
   }
   std::string_view words = trim(sentence(text));
   while (!words.empty() && (words.back() == '*' || words.back() == '"')) words.remove_suffix(1);
-  if (!words.empty()) found.push_back({std::string(words), true});
+  if (!words.empty()) found.push_back({std::string(words), true, is_prose(words)});
   for (size_t i = 0; i < words.size(); ++i) {
     const std::string_view plain = plain_at(words, i, work);
     if (plain.empty()) continue;
@@ -163,8 +198,8 @@ void after_phrase(std::string_view text, std::vector<Candidate>& found, Work& wo
   }
 }
 
-/// The last formulas and plain numbers, the last one first. Only the end of a long text is read, from
-/// the start of a line where there is one.
+/// The last formulas and plain numbers, the last one first. Only the end of a long text is read,
+/// from the start of a line where there is one.
 void last_expressions(std::string_view text, std::vector<Candidate>& found, Work& work) {
   struct Piece {
     size_t at;
@@ -189,7 +224,8 @@ void last_expressions(std::string_view text, std::vector<Candidate>& found, Work
   }
   for (auto piece = last.rbegin(); piece != last.rend(); ++piece)
     found.push_back(
-        {piece->plain.empty() ? formulas(text, piece->at, work) : std::string(piece->plain), false});
+        {piece->plain.empty() ? formulas(text, piece->at, work) : std::string(piece->plain),
+         false});
 }
 
 }  // namespace
@@ -226,7 +262,8 @@ std::string_view plain_at(std::string_view text, size_t at, Work& work) {
   const char before = at > 0 ? text[at - 1] : ' ';
   if (!is_space(before) && std::string_view("=($*:,[\"'>~").find(before) == npos) return {};
   size_t end = at;
-  while (end < std::min(text.size(), at + 8) && std::string_view("+-([").find(text[end]) != npos) ++end;
+  while (end < std::min(text.size(), at + 8) && std::string_view("+-([").find(text[end]) != npos)
+    ++end;
   if (end < text.size() && text[end] == '.') ++end;
   if (end >= text.size() || !is_digit(text[end])) return {};
   const auto is_operator = [](char c) { return std::string_view("+-*/^").find(c) != npos; };
@@ -237,7 +274,8 @@ std::string_view plain_at(std::string_view text, size_t at, Work& work) {
     if (is_digit(c) || is_operator(c) || std::string_view(".,()[]%!").find(c) != npos) continue;
     if (c != ' ') break;
     const char next = end + 1 < limit ? text[end + 1] : ' ';
-    const bool binds = is_operator(text[end - 1]) || (is_operator(next) && next != '*') || next == '%';
+    const bool binds =
+        is_operator(text[end - 1]) || (is_operator(next) && next != '*') || next == '%';
     if (!binds && !(in_brackets && text[end - 1] == ',')) break;
   }
   std::string_view found = text.substr(at, end - at);
@@ -277,7 +315,8 @@ std::vector<Candidate> extract(std::string_view text, Work& work) {
   const size_t phrase = answer_phrase(lower);
   if (phrase != npos) after_phrase(text.substr(phrase), found, work);
   const std::string_view whole = trim(text);
-  if (!whole.empty() && whole.size() <= kWholeText) found.push_back({std::string(whole), true});
+  if (!whole.empty() && whole.size() <= kWholeText)
+    found.push_back({std::string(whole), true, is_prose(whole)});
   last_expressions(text, found, work);
   return found;
 }

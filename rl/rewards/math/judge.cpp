@@ -25,8 +25,8 @@ std::optional<Expression> read(std::string_view text, bool single_letter_units, 
 /// The gold: as it stands, else what a text that holds it says.
 std::string gold_text(std::string_view gold, Work& work) {
   std::string_view text = gold.substr(0, kMaxExpressionBytes);
-  if (text.find("\\boxed") == std::string_view::npos && text.find("####") == std::string_view::npos &&
-      read(text, false, work))
+  if (text.find("\\boxed") == std::string_view::npos &&
+      text.find("####") == std::string_view::npos && read(text, false, work))
     return std::string(text);
   const auto candidates = extract(text, work);
   return candidates.empty() ? std::string(text) : candidates.front().text;
@@ -42,6 +42,7 @@ bool judged(std::string_view gold, std::string_view answer, Verdict& verdict, Wo
       verdict.extracted = candidate.text;
       return true;
     }
+    if (candidate.prose) continue;
     const std::optional<Expression> expression = read(candidate.text, constant, work);
     if (!expression) continue;
     verdict.extracted = candidate.text;

@@ -13,11 +13,27 @@ struct Sign {
   std::string_view text;
   char code;
 };
-constexpr Sign kRelationSigns[] = {{"<=", 'l'}, {">=", 'g'}, {"!=", '#'}, {"==", '='}, {":=", '='},
-    {"=", '='}, {"<", '<'}, {">", '>'}};
-constexpr Sign kRelationCommands[] = {{"le", 'l'}, {"leq", 'l'}, {"leqslant", 'l'}, {"ge", 'g'}, {"geq", 'g'},
-    {"geqslant", 'g'}, {"ne", '#'}, {"neq", '#'}, {"lt", '<'}, {"gt", '>'}, {"in", '='}, {"approx", '='},
-    {"equiv", '='}};
+constexpr Sign kRelationSigns[] = {{"<=", 'l'},
+                                   {">=", 'g'},
+                                   {"!=", '#'},
+                                   {"==", '='},
+                                   {":=", '='},
+                                   {"=", '='},
+                                   {"<", '<'},
+                                   {">", '>'}};
+constexpr Sign kRelationCommands[] = {{"le", 'l'},
+                                      {"leq", 'l'},
+                                      {"leqslant", 'l'},
+                                      {"ge", 'g'},
+                                      {"geq", 'g'},
+                                      {"geqslant", 'g'},
+                                      {"ne", '#'},
+                                      {"neq", '#'},
+                                      {"lt", '<'},
+                                      {"gt", '>'},
+                                      {"in", '='},
+                                      {"approx", '='},
+                                      {"equiv", '='}};
 constexpr std::string_view kTimes[] = {"times", "cdot", "ast", "cdotp"};
 
 /// Every `\pm` as + and `\mp` as -, or the other way round.
@@ -205,9 +221,11 @@ bool Parser::starts_factor() {
   if (!is_letter(peek(1))) return false;
   const std::string_view name = letters_at(place_ + 1);
   const auto is_name = [&](const Sign& sign) { return sign.text == name; };
-  if (std::any_of(std::begin(kRelationCommands), std::end(kRelationCommands), is_name)) return false;
+  if (std::any_of(std::begin(kRelationCommands), std::end(kRelationCommands), is_name))
+    return false;
   if (std::find(std::begin(kTimes), std::end(kTimes), name) != std::end(kTimes)) return false;
-  for (std::string_view other : {"div", "cup", "rfloor", "rceil", "rangle", "end", "circ", "degree"})
+  for (std::string_view other :
+       {"div", "cup", "rfloor", "rceil", "rangle", "end", "circ", "degree"})
     if (name == other) return false;
   return true;
 }

@@ -11,12 +11,27 @@ namespace {
 bool is_letter(char c) { return std::isalpha(static_cast<unsigned char>(c)); }
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-constexpr std::string_view kFunctions[] = {"arcsin", "arccos", "arctan", "asin", "acos", "atan", "sinh", "cosh",
-    "tanh", "sin", "cos", "tan", "cot", "sec", "csc", "exp"};
-constexpr std::string_view kSymbols[] = {"alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta",
-    "theta", "vartheta", "iota", "kappa", "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi",
-    "varphi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Sigma", "Phi", "Psi", "Omega",
-    "ell", "hbar"};
+constexpr std::string_view kFunctions[] = {"arcsin",
+                                           "arccos",
+                                           "arctan",
+                                           "asin",
+                                           "acos",
+                                           "atan",
+                                           "sinh",
+                                           "cosh",
+                                           "tanh",
+                                           "sin",
+                                           "cos",
+                                           "tan",
+                                           "cot",
+                                           "sec",
+                                           "csc",
+                                           "exp"};
+constexpr std::string_view kSymbols[] = {
+    "alpha",    "beta",    "gamma", "delta",  "epsilon", "varepsilon", "zeta",  "eta",   "theta",
+    "vartheta", "iota",    "kappa", "lambda", "mu",      "nu",         "xi",    "rho",   "sigma",
+    "tau",      "upsilon", "phi",   "varphi", "chi",     "psi",        "omega", "Gamma", "Delta",
+    "Theta",    "Lambda",  "Xi",    "Sigma",  "Phi",     "Psi",        "Omega", "ell",   "hbar"};
 
 bool is_function(std::string_view name) {
   return std::find(std::begin(kFunctions), std::end(kFunctions), name) != std::end(kFunctions);
@@ -108,8 +123,8 @@ int Parser::repeating(const std::string& integer, const std::string& fraction) {
   const BigInt lead = BigInt::from_digits("0" + integer + fraction, work_);
   const BigInt nines = subtract(math::power(BigInt(10), period.size(), work_), BigInt(1), work_);
   const BigInt shift = math::power(BigInt(10), fraction.size(), work_);
-  return add_number(
-      Rational(subtract(all, lead, work_), multiply(nines, shift, work_), work_), false);
+  return add_number(Rational(subtract(all, lead, work_), multiply(nines, shift, work_), work_),
+                    false);
 }
 
 int Parser::name() {
@@ -298,8 +313,7 @@ int Parser::function_argument() {
   if (peek() == '(' || peek() == '[' || peek() == '{') return atom();
   std::vector<int> factors{power()};
   while (starts_factor()) {
-    const std::string_view next =
-        peek() == '\\' ? letters_at(place_ + 1) : letters_at(place_);
+    const std::string_view next = peek() == '\\' ? letters_at(place_ + 1) : letters_at(place_);
     if (is_function(next) || next == "ln" || next == "log") break;
     factors.push_back(power());
   }

@@ -13,17 +13,16 @@ namespace {
 using Complex = std::complex<long double>;
 
 constexpr int kPoints = 6;
-constexpr int kPointsNeeded = 3;           // with a value on both sides
+constexpr int kPointsNeeded = 3;            // with a value on both sides
 constexpr long double kTolerance = 1e-12L;  // relative; the mantissa has 64 bits
 
 void collect_variables(View view, std::set<std::string>& names) {
   if (view.node().op == Op::kVariable) names.insert(view.node().name);
-  for (size_t i = 0; i < view.node().children.size(); ++i)
-    collect_variables(view.child(i), names);
+  for (size_t i = 0; i < view.node().children.size(); ++i) collect_variables(view.child(i), names);
 }
 
-/// Fractions of either sign below 4, the same for the same names: scores must not change from run to
-/// run. Denominators keep clear of the zeros and poles that people write.
+/// Fractions of either sign below 4, the same for the same names: scores must not change from run
+/// to run. Denominators keep clear of the zeros and poles that people write.
 Point point_at(const std::set<std::string>& names, int idx, Work& work) {
   constexpr int64_t kDenominators[] = {97, 89, 83, 79, 73, 71};
   Point point;
@@ -53,7 +52,8 @@ bool is_decimal(View view) {
 
 /// The 6-decimal rule of the reference.
 bool rounds_equal(long double a, long double b) {
-  if (!std::isfinite(a) || !std::isfinite(b) || a == std::rint(a) || b == std::rint(b)) return false;
+  if (!std::isfinite(a) || !std::isfinite(b) || a == std::rint(a) || b == std::rint(b))
+    return false;
   return std::rint(a * 1e6L) == std::rint(b * 1e6L) &&
          std::fabs(a - b) <= 1e-3L * std::max(std::fabs(a), std::fabs(b));
 }

@@ -15,8 +15,8 @@ struct View {
 
 bool scalars_equal(View gold, View answer, Work& work);
 
-/// The constant c with  a = c * b  at every point tried, as its sign (-1 or 1); 0 when there is none.
-/// The arguments are differences: left minus right side of two relations.
+/// The constant c with  a = c * b  at every point tried, as its sign (-1 or 1); 0 when there is
+/// none. The arguments are differences: left minus right side of two relations.
 int sign_of_ratio(View a_left, View a_right, View b_left, View b_right, Work& work);
 
 /// The same tree, number for number.
