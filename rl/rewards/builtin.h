@@ -39,6 +39,8 @@
 //   memory_mb       512: address space of a process
 //   file_mb         8: largest file
 //   processes       32: processes and threads of one program
+//                   (where the kernel has no user namespaces and we are not root, the kernel counts
+//                   all processes of our user)
 //   output_kb       256: of standard output; more is a failed test
 //   workers         2: programs that run at once
 // command     an external program scores the batch. It reads one JSON object a line,
