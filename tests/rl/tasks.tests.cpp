@@ -8,9 +8,9 @@
 #include "rl/rewards/math/rational.h"
 #include "rl/tasks/prompt_template.h"
 #include "tests/catch.h"
-#include "tests/core/scratch_folder.h"
 #include "tests/rl/captured_log.h"
 #include "tests/rl/completions.h"
+#include "tests/scratch_folder.h"
 
 using namespace cohort;
 using Catch::Matchers::Contains;
