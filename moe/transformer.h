@@ -18,11 +18,22 @@
 
 namespace cohort::moe {
 
+/// Experts chosen for the tokens of a pass before it is made: those of the sampling pass, so that
+/// training reinforces the experts that acted. `mismatched` of the `compared` (token, layer) pairs
+/// would have been routed otherwise.
+struct RoutingReplay {
+  at::Tensor expert_TLK;  ///< int16 [T, MoE layers, K]; ascending in a row.
+  int64_t compared = 0, mismatched = 0;  ///< Added to by the pass.
+};
+
 /// How a forward pass is to be made.
 struct PassOptions {
   bool count_loads = false;  ///< Training: add the routed pairs to each layer's load.
   bool recompute = false;    ///< Keep each layer's input only.
   bool mtp = false;          ///< Run the multi-token-prediction modules too.
+  bool absorbed = false;     ///< MLA in the form in which `decode` computes it: the same function,
+                             ///< and in fp32 the very bits of decoding.
+  std::shared_ptr<RoutingReplay> replay = nullptr;
 };
 
 struct ModelOutput {
@@ -72,6 +83,11 @@ class Transformer {
   /// Collective over ep; differentiable.
   ModelOutput forward(const at::Tensor& input_ids,
                       const at::Tensor& document_id,
+                      const PassOptions& options);
+
+  /// The same for rows whose documents are told by `layout` (with positions of their own).
+  ModelOutput forward(const at::Tensor& input_ids,
+                      const core::AttentionLayout& layout,
                       const PassOptions& options);
 
   /// [V, D]; the embedding itself when they are tied.

@@ -3,6 +3,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,6 +13,8 @@ namespace cohort::core {
 struct RunConfig {
   std::string dir = "runs/default";  ///< Everything a run writes goes here.
   uint64_t seed = 1;                 ///< Of weights and data order.
+  std::string model;  ///< Folder whose weights a run starts from: a checkpoint or a Hugging Face
+                      ///< model. Empty: new weights.
   std::string device =
       "auto";  ///< auto | cpu | cuda. auto: cuda when this binary and machine have it, else cpu.
   double timeout_s =
@@ -162,11 +165,56 @@ struct CheckpointConfig {
   friend bool operator==(const CheckpointConfig&, const CheckpointConfig&) = default;
 };
 
+/// A named component with options of its own: a task or a reward. In YAML a name alone, or a map
+/// {name: countdown, count: 3}. The component itself checks its options.
+struct NamedOptions {
+  std::string name;
+  double weight = 1.0;  ///< Of a reward in the sum; a task has none.
+  nlohmann::json options = nlohmann::json::object();  ///< All keys but name and weight.
+  friend bool operator==(const NamedOptions&, const NamedOptions&) = default;
+};
+
+/// How tokens are drawn.
+struct SamplingConfig {
+  int64_t max_new_tokens = 64;  ///< Of a completion, the end token included.
+  double temperature = 1.0;     ///< Logits are divided by it; 0: the most likely token.
+  int64_t top_k = 0;            ///< Draw among the k most likely; 0: all.
+  double top_p = 1.0;           ///< Draw among the fewest that hold this probability; 1: all.
+  double min_p = 0.0;           ///< Leave out what is less likely than so many times the likeliest.
+  std::vector<std::string> stop;  ///< Texts that end a completion; they stay in it.
+  friend bool operator==(const SamplingConfig&, const SamplingConfig&) = default;
+};
+
+/// GRPO (arXiv:2402.03300, arXiv:2501.12948) and its relatives.
+struct RlConfig {
+  NamedOptions task;                  ///< See rl/tasks/task.h; `prompt` is its template.
+  std::vector<NamedOptions> rewards;  ///< See rl/rewards/builtin.h.
+  int64_t prompts_per_step = 16;      ///< Over all ranks, whatever the mesh.
+  int64_t group_size = 16;            ///< Completions a prompt (G).
+  SamplingConfig sampling;
+  std::string loss = "grpo";              ///< grpo | bnpo | dr_grpo | dapo | gspo
+  std::string advantage_scale = "group";  ///< group | batch | none: whose deviation divides.
+  double clip_low = 0.2, clip_high = 0.2;  ///< The ratio is held in [1 - low, 1 + high].
+  double beta = 0.0;            ///< Of the KL term to the reference model; 0: no reference is kept.
+  int64_t reference_every = 0;  ///< Steps after which the reference becomes the model; 0: never.
+  int64_t passes = 1;           ///< mu: passes over a rollout.
+  int64_t mini_batches = 1;     ///< Updates a pass.
+  std::string truncated = "keep";  ///< keep | mask: completions cut by max_new_tokens.
+  int64_t refill_rounds = 0;  ///< Dynamic sampling: groups whose rewards are all equal are drawn anew
+                              ///< from further prompts, up to so many rounds.
+  int64_t eval_every = 20;    ///< Steps between evaluations on held-out problems; 0: never.
+  int64_t eval_problems = 512;
+  int64_t eval_samples = 1;    ///< Completions a problem.
+  int64_t max_running = 256;   ///< Sequences that decode at once on a rank.
+  int64_t cache_tokens = 0;    ///< Capacity of a rank's KV cache; 0: what max_running needs.
+  friend bool operator==(const RlConfig&, const RlConfig&) = default;
+};
+
 struct LogConfig {
   int64_t every = 1;             ///< Steps a line of metrics.jsonl.
   int64_t validate_every = 100;  ///< Steps; 0: only at the end. Needs data.validation.
   int64_t validate_batches = 0;  ///< Global batches a validation; 0: the whole held-out set.
-  int64_t samples_every = 10;    ///< RL: steps between lines of samples.jsonl.
+  int64_t samples_every = 10;    ///< RL: steps between steps that write samples.jsonl.
   friend bool operator==(const LogConfig&, const LogConfig&) = default;
 };
 
@@ -181,6 +229,7 @@ struct Config {
   ScheduleConfig schedule;
   CheckpointConfig checkpoint;
   LogConfig log;
+  RlConfig rl;
   friend bool operator==(const Config&, const Config&) = default;
 };
 

@@ -1,0 +1,23 @@
+// Log-probabilities of given tokens under softmax(x head^T / temperature), and the entropy of that
+// distribution, without holding [tokens, vocab].
+#pragma once
+#include <ATen/ATen.h>
+
+namespace cohort::core {
+
+struct TokenLogProbs {
+  at::Tensor log_prob;  ///< [T], fp32 (fp64 for fp64 inputs); differentiable.
+  at::Tensor entropy;   ///< [T], nats, likewise; no gradient.
+};
+
+/// x [T, D], head [V, D] of one dtype, target int64 [T] in 0 .. V - 1, temperature > 0. Logits are
+/// taken in chunks of tokens, in forward and once more in backward, where the gradient of each token
+/// is known: d logits = d log_prob (onehot - p) / temperature. Differentiable in x and head. In fp32
+/// a token's value has the same bits whatever other tokens are given. T may be 0. Throws Error for
+/// shapes that do not fit and targets out of range.
+TokenLogProbs token_log_probs(const at::Tensor& x,
+                              const at::Tensor& head,
+                              const at::Tensor& target,
+                              double temperature);
+
+}  // namespace cohort::core
