@@ -39,6 +39,8 @@ MoeLayer::Output MoeLayer::forward(const at::Tensor& x, RoutingMemory& memory, b
   const at::Tensor logits_TE = core::linear(x_TD.to(precise), gate_.value.to(precise));
   const Routing routing = route(logits_TE, bias_, x.size(0), config_, memory.expert_TK);
   if (!memory.plan) {
+    if (memory.expert_TK.defined())
+      memory.mismatched = count_other_choices(logits_TE, memory.expert_TK, x.size(0));
     memory.expert_TK = routing.expert_TK;
     memory.plan = plan_dispatch(routing.expert_TK, config_.n_routed_experts, ep_);
     if (count_loads) load_.add_(memory.plan->load_E);
@@ -47,6 +49,14 @@ MoeLayer::Output MoeLayer::forward(const at::Tensor& x, RoutingMemory& memory, b
   at::Tensor y_TD = combine(y_RD, routing.gate_TK, memory.plan);
   if (shared_) y_TD = y_TD + shared_->forward(x_TD);
   return {y_TD.view(x.sizes()), routing.sequence_loss};
+}
+
+int64_t MoeLayer::count_other_choices(const at::Tensor& logits_TE,
+                                      const at::Tensor& expert_TK,
+                                      int64_t rows) const {
+  at::NoGradGuard no_grad;
+  const Routing own = route(logits_TE, bias_, rows, config_);
+  return own.expert_TK.ne(expert_TK).any(1).sum().item<int64_t>();
 }
 
 void MoeLayer::collect(core::ParameterList& out) const {

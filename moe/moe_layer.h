@@ -17,7 +17,9 @@ namespace cohort::moe {
 /// choice of the first and neither routes anew nor counts loads again.
 struct RoutingMemory {
   DispatchPlanPtr plan;
-  at::Tensor expert_TK;
+  at::Tensor expert_TK;  ///< Given without a plan: a choice made elsewhere, to be followed.
+  /// With a given choice: tokens that this router would have sent to other experts.
+  int64_t mismatched = 0;
 };
 
 class MoeLayer {
@@ -49,6 +51,10 @@ class MoeLayer {
   void collect_buffers(std::vector<core::Buffer>& out) const;
 
  private:
+  int64_t count_other_choices(const at::Tensor& logits_TE,
+                              const at::Tensor& expert_TK,
+                              int64_t rows) const;
+
   core::ModelConfig config_;
   std::string prefix_;
   std::shared_ptr<distributed::Communicator> ep_;

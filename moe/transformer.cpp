@@ -45,13 +45,38 @@ DecoderLayer::Output DecoderLayer::forward(const at::Tensor& x,
                                            const core::AttentionLayout& layout,
                                            const core::RopeTable& rope,
                                            RoutingMemory& memory,
-                                           bool count_loads) {
+                                           const PassOptions& options) {
+  const at::Tensor normed = core::rms_norm(x, input_norm_.value, eps_);
   const at::Tensor attended =
-      x + attention_->forward(core::rms_norm(x, input_norm_.value, eps_), layout, rope);
+      x + (options.absorbed ? attention_->forward_as_decoded(normed, layout, rope)
+                            : attention_->forward(normed, layout, rope));
+  Output out;
+  out.x = add_mlp(attended, memory, options.count_loads, &out.sequence_loss);
+  return out;
+}
+
+at::Tensor DecoderLayer::decode(const at::Tensor& x,
+                                const core::DecodeLayout& layout,
+                                const core::RopeTable& rope,
+                                const at::Tensor& cache,
+                                at::Tensor* expert_TK) {
+  const at::Tensor attended =
+      x + attention_->decode(core::rms_norm(x, input_norm_.value, eps_), layout, rope, cache);
+  RoutingMemory memory;
+  const at::Tensor out = add_mlp(attended.unsqueeze(0), memory, false, nullptr).squeeze(0);
+  if (expert_TK) *expert_TK = memory.expert_TK;
+  return out;
+}
+
+at::Tensor DecoderLayer::add_mlp(const at::Tensor& attended,
+                                 RoutingMemory& memory,
+                                 bool count_loads,
+                                 at::Tensor* sequence_loss) {
   const at::Tensor normed = core::rms_norm(attended, post_attention_norm_.value, eps_);
-  if (!moe_) return {attended + mlp_->forward(normed), at::Tensor()};
+  if (!moe_) return attended + mlp_->forward(normed);
   auto out = moe_->forward(normed, memory, count_loads);
-  return {attended + out.y, out.sequence_loss};
+  if (sequence_loss) *sequence_loss = out.sequence_loss;
+  return attended + out.y;
 }
 
 void DecoderLayer::collect(core::ParameterList& out) const {
@@ -112,47 +137,110 @@ DecoderLayer::Output Transformer::run_layer(DecoderLayer& layer,
                                             const at::Tensor& x,
                                             const core::AttentionLayout& layout,
                                             const core::RopeTable& rope,
-                                            const PassOptions& options) {
-  if (!options.recompute || !x.requires_grad()) {
-    RoutingMemory memory;
-    return layer.forward(x, layout, rope, memory, options.count_loads);
-  }
+                                            const PassOptions& options,
+                                            const at::Tensor& replayed_TK) {
   auto memory = std::make_shared<RoutingMemory>();
-  auto out = recompute(
-      x, [&layer, layout, rope, memory, count = options.count_loads](const at::Tensor& input) {
-        auto result = layer.forward(input, layout, rope, *memory, count);
-        std::vector<at::Tensor> tensors{result.x};
-        if (result.sequence_loss.defined()) tensors.push_back(result.sequence_loss);
-        return tensors;
-      });
-  return {out[0], out.size() > 1 ? out[1] : at::Tensor()};
+  memory->expert_TK = replayed_TK;
+  DecoderLayer::Output output;
+  if (!options.recompute || !x.requires_grad()) {
+    output = layer.forward(x, layout, rope, *memory, options);
+  } else {
+    auto out = recompute(x, [&layer, layout, rope, memory, options](const at::Tensor& input) {
+      auto result = layer.forward(input, layout, rope, *memory, options);
+      std::vector<at::Tensor> tensors{result.x};
+      if (result.sequence_loss.defined()) tensors.push_back(result.sequence_loss);
+      return tensors;
+    });
+    output = {out[0], out.size() > 1 ? out[1] : at::Tensor()};
+  }
+  if (replayed_TK.defined()) {
+    options.replay->compared += replayed_TK.size(0);
+    options.replay->mismatched += memory->mismatched;
+  }
+  return output;
 }
 
 ModelOutput Transformer::forward(const at::Tensor& input_ids,
                                  const at::Tensor& document_id,
                                  const PassOptions& options) {
+  ModelOutput output;
   const int64_t B = input_ids.size(0), S = input_ids.size(1);
   COHORT_CHECK(S > config_.num_nextn_predict_layers || !options.mtp,
                "rows of {} tokens are too short for {} prediction modules",
                S,
                config_.num_nextn_predict_layers);
   const core::RopeTable& rope = rope_table(S);
-  const auto layout = core::attention_layout(B, S, document_id);
   const at::Tensor embedded = at::embedding(embedding_.value, input_ids);
+  const at::Tensor x =
+      run_layers(embedded, core::attention_layout(B, S, document_id), rope, options, output);
+  if (options.mtp)
+    run_mtp(
+        embedded, document_id, config_.mtp_after_norm ? output.hidden : x, rope, options, output);
+  return output;
+}
+
+ModelOutput Transformer::forward(const at::Tensor& input_ids,
+                                 const core::AttentionLayout& layout,
+                                 const PassOptions& options) {
+  COHORT_CHECK(!options.mtp, "prediction modules need documents told by their ids");
+  int64_t positions = 1;
+  for (const auto& run : layout.runs) positions = std::max(positions, run.position + run.count);
   ModelOutput output;
+  run_layers(
+      at::embedding(embedding_.value, input_ids), layout, rope_table(positions), options, output);
+  return output;
+}
+
+at::Tensor Transformer::run_layers(const at::Tensor& embedded,
+                                   const core::AttentionLayout& layout,
+                                   const core::RopeTable& rope,
+                                   const PassOptions& options,
+                                   ModelOutput& output) {
   output.sequence_loss = at::zeros({}, dtype_ == at::kDouble ? at::kDouble : at::kFloat);
   at::Tensor x = embedded;
+  int64_t moe_layer = 0;
   for (auto& layer : layers_) {
-    auto out = run_layer(layer, x, layout, rope, options);
+    at::Tensor replayed_TK;
+    if (options.replay && layer.moe())
+      replayed_TK = options.replay->expert_TLK.select(1, moe_layer++).to(at::kLong).contiguous();
+    auto out = run_layer(layer, x, layout, rope, options, replayed_TK);
     x = out.x;
     if (out.sequence_loss.defined())
       output.sequence_loss = output.sequence_loss + out.sequence_loss;
   }
   output.hidden = core::rms_norm(x, final_norm_.value, config_.rms_norm_eps);
-  if (options.mtp)
-    run_mtp(
-        embedded, document_id, config_.mtp_after_norm ? output.hidden : x, rope, options, output);
-  return output;
+  return x;
+}
+
+KvCache Transformer::make_cache(int64_t rows) const {
+  KvCache cache;
+  const auto options = at::TensorOptions().dtype(dtype_ == at::kDouble ? at::kDouble : at::kFloat);
+  for (const auto& layer : layers_) {
+    const int64_t dim = layer.cache_dim();
+    // Zeros: what lies behind a row may be read, and must not be a trap value.
+    cache.layers.push_back(at::zeros({rows * dim + core::kCachePadding}, options)
+                               .narrow(0, 0, rows * dim)
+                               .view({rows, dim}));
+  }
+  return cache;
+}
+
+at::Tensor Transformer::decode(const at::Tensor& tokens,
+                               const core::DecodeLayout& layout,
+                               KvCache& cache,
+                               at::Tensor* expert_TLK) {
+  at::NoGradGuard no_grad;
+  const int64_t T = tokens.size(0);
+  const core::RopeTable& rope = rope_table(T > 0 ? layout.position.max().item<int64_t>() + 1 : 1);
+  at::Tensor x = at::embedding(embedding_.value, tokens);
+  std::vector<at::Tensor> experts;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    at::Tensor expert_TK;
+    x = layers_[i].decode(x, layout, rope, cache.layers[i], &expert_TK);
+    if (expert_TLK && expert_TK.defined()) experts.push_back(expert_TK.to(at::kShort));
+  }
+  if (!experts.empty()) *expert_TLK = at::stack(experts, 1);
+  return core::rms_norm(x, final_norm_.value, config_.rms_norm_eps);
 }
 
 /// h_i^k = Layer_k(M_k [norm(Emb(t_{i+k})) ; norm(h_i^{k-1})])  (eq. 21-23; the order as config

@@ -22,7 +22,7 @@ namespace cohort::moe {
 /// training reinforces the experts that acted. `mismatched` of the `compared` (token, layer) pairs
 /// would have been routed otherwise.
 struct RoutingReplay {
-  at::Tensor expert_TLK;  ///< int16 [T, MoE layers, K]; ascending in a row.
+  at::Tensor expert_TLK;                 ///< int16 [T, MoE layers, K]; ascending in a row.
   int64_t compared = 0, mismatched = 0;  ///< Added to by the pass.
 };
 
@@ -57,17 +57,34 @@ class DecoderLayer {
                  const core::AttentionLayout& layout,
                  const core::RopeTable& rope,
                  RoutingMemory& memory,
-                 bool count_loads);
+                 const PassOptions& options);
+  /// x [T, D] -> [T, D], over and into one layer's cache. `expert_TK`: the choice made, if wanted.
+  at::Tensor decode(const at::Tensor& x,
+                    const core::DecodeLayout& layout,
+                    const core::RopeTable& rope,
+                    const at::Tensor& cache,
+                    at::Tensor* expert_TK);
+  int64_t cache_dim() const { return attention_->cache_dim(); }
   MoeLayer* moe() { return moe_ ? &*moe_ : nullptr; }
   void collect(core::ParameterList& out) const;
   void collect_buffers(std::vector<core::Buffer>& out) const;
 
  private:
+  at::Tensor add_mlp(const at::Tensor& attended,
+                     RoutingMemory& memory,
+                     bool count_loads,
+                     at::Tensor* sequence_loss);
+
   double eps_;
   core::Parameter input_norm_, post_attention_norm_;
   std::unique_ptr<core::Attention> attention_;
   std::optional<Mlp> mlp_;
   std::optional<MoeLayer> moe_;
+};
+
+/// Keys and values of every decoder layer, [rows, cache_dim] each, for Transformer::decode.
+struct KvCache {
+  std::vector<at::Tensor> layers;
 };
 
 class Transformer {
@@ -90,6 +107,18 @@ class Transformer {
                       const core::AttentionLayout& layout,
                       const PassOptions& options);
 
+  /// A cache of so many tokens (rows), without content.
+  KvCache make_cache(int64_t rows) const;
+
+  /// tokens int64 [T], of any sequences, at the positions and in the cache rows of `layout`:
+  /// several of one sequence may come in one pass. -> [T, D] after the final norm. `expert_TLK`, if
+  /// wanted, becomes int16 [T, MoE layers, K]: the experts chosen. T may be 0. No gradient, no
+  /// prediction modules. Collective over ep.
+  at::Tensor decode(const at::Tensor& tokens,
+                    const core::DecodeLayout& layout,
+                    KvCache& cache,
+                    at::Tensor* expert_TLK);
+
   /// [V, D]; the embedding itself when they are tied.
   const at::Tensor& head() const { return head_.value; }
   const core::ModelConfig& config() const { return config_; }
@@ -109,11 +138,18 @@ class Transformer {
   MtpModule make_mtp_module(int64_t layer_idx,
                             const core::Initializer& init,
                             std::shared_ptr<distributed::Communicator> ep) const;
+  /// Fills hidden and sequence_loss; gives what the final norm read.
+  at::Tensor run_layers(const at::Tensor& embedded,
+                        const core::AttentionLayout& layout,
+                        const core::RopeTable& rope,
+                        const PassOptions& options,
+                        ModelOutput& output);
   DecoderLayer::Output run_layer(DecoderLayer& layer,
                                  const at::Tensor& x,
                                  const core::AttentionLayout& layout,
                                  const core::RopeTable& rope,
-                                 const PassOptions& options);
+                                 const PassOptions& options,
+                                 const at::Tensor& replayed_TK = {});
   void run_mtp(const at::Tensor& embedded,
                const at::Tensor& document_id,
                at::Tensor hidden,

@@ -27,17 +27,18 @@ namespace cohort::rl {
 /// A prompt and how often to complete it.
 struct GenerationRequest {
   std::vector<int32_t> prompt;  ///< At least one token; the begin token, if wanted, is in it.
-  std::vector<uint64_t> seeds;  ///< One a sample. A sample is a function of the weights, the prompt,
-                                ///< its seed and the sampling options.
+  std::vector<uint64_t> seeds;  ///< One a sample. A sample is a function of the weights, the
+                                ///< prompt, its seed and the sampling options.
 };
 
 enum class StopReason { kEndToken, kStopText, kLength };
 
 struct Generated {
   std::vector<int32_t> tokens;  ///< Without the prompt, the end token included.
-  std::vector<float> log_prob;  ///< Of each token: log softmax(logits / temperature), whatever top_k,
-                                ///< top_p and min_p left out; at temperature 0, of the logits.
-  std::vector<float> entropy;   ///< Of the same distribution, nats.
+  std::vector<float>
+      log_prob;  ///< Of each token: log softmax(logits / temperature), whatever top_k,
+                 ///< top_p and min_p left out; at temperature 0, of the logits.
+  std::vector<float> entropy;  ///< Of the same distribution, nats.
   /// int16 [prompt + tokens - 1, MoE layers, K]: the experts of every token that was an input.
   /// Undefined when the model has no MoE layer or routing was not asked for.
   at::Tensor experts;
@@ -74,8 +75,8 @@ class Generator {
   ~Generator();
 
   /// [request][sample]. Weights are read as they are now. Throws InputError when a prompt is empty,
-  /// or with max_new_tokens exceeds max_position_embeddings or the cache. Collective over ep (a rank
-  /// may come without requests); errors are the same on all of its ranks.
+  /// or with max_new_tokens exceeds max_position_embeddings or the cache. Collective over ep (a
+  /// rank may come without requests); errors are the same on all of its ranks.
   std::vector<std::vector<Generated>> generate(const std::vector<GenerationRequest>& requests,
                                                const core::SamplingConfig& sampling,
                                                const OnToken& on_token = {});

@@ -10,7 +10,7 @@ namespace cohort::core {
 AttentionLayout attention_layout(int64_t batch, int64_t seq_len, const at::Tensor& document_id) {
   AttentionLayout layout{batch, seq_len, {}, true};
   if (!document_id.defined()) {
-    for (int64_t row = 0; row < batch; ++row) layout.runs.push_back({row, 0, seq_len});
+    for (int64_t row = 0; row < batch; ++row) layout.runs.push_back({row, 0, seq_len, 0});
     return layout;
   }
   COHORT_CHECK(document_id.dim() == 2 && document_id.size(0) == batch &&
@@ -25,7 +25,7 @@ AttentionLayout attention_layout(int64_t batch, int64_t seq_len, const at::Tenso
     const int64_t* id = ids.const_data_ptr<int64_t>() + row * seq_len;
     for (int64_t first = 0, t = 1; t <= seq_len; ++t)
       if (t == seq_len || id[t] != id[first]) {
-        layout.runs.push_back({row, first, t - first});
+        layout.runs.push_back({row, first, t - first, first});
         first = t;
       }
   }

@@ -17,9 +17,10 @@ namespace cohort::core {
 struct AttentionLayout {
   int64_t batch = 0, seq_len = 0;
   /// Runs (row, first, count) of one document, in order, covering every position. One run a row
-  /// when there are no boundaries.
+  /// when there are no boundaries. `position`: of the run's first token, for the rotation;
+  /// distances alone matter to the function, but not to its bits.
   struct Run {
-    int64_t row, first, count;
+    int64_t row, first, count, position;
   };
   std::vector<Run> runs;
   bool one_run_a_row = true;
@@ -37,6 +38,20 @@ at::Tensor causal_attention(const at::Tensor& q,
                             const AttentionLayout& layout,
                             double scale);
 
+/// Where the tokens of a decoding pass stand in a cache of keys and values. Made once a pass and
+/// shared by all layers.
+struct DecodeLayout {
+  at::Tensor position;    ///< int64 [T]: of each token in its sequence.
+  at::Tensor slot;        ///< int64 [T]: the cache row that takes its key and value.
+  at::Tensor spans;       ///< int64 [n, 2]: (first row, rows), the visible rows in order.
+  at::Tensor first_span;  ///< int64 [T + 1]: token t sees spans [first_span[t], first_span[t + 1]),
+                          ///< position + 1 rows, its own the last. Rows written by the same pass
+                          ///< are visible.
+};
+
+/// Elements that a decoding pass may read beyond the last row of a layer's cache.
+inline constexpr int64_t kCachePadding = 32;
+
 /// Two implementations: MLA (config.uses_mla()) and GQA. Parameter names are Hugging Face's, below
 /// `prefix` ("model.layers.0.self_attn.").
 class Attention {
@@ -46,6 +61,19 @@ class Attention {
   virtual at::Tensor forward(const at::Tensor& x,
                              const AttentionLayout& layout,
                              const RopeTable& rope) const = 0;
+  /// The same function in the form that `decode` computes, with its very bits in fp32.
+  virtual at::Tensor forward_as_decoded(const at::Tensor& x,
+                                        const AttentionLayout& layout,
+                                        const RopeTable& rope) const = 0;
+  /// Elements of one token in the cache: MLA kv_lora_rank + qk_rope_head_dim (the latent, then the
+  /// rotated key that all heads share), GQA 2 x num_key_value_heads x head_dim.
+  virtual int64_t cache_dim() const = 0;
+  /// x [T, D] -> [T, D]: writes the tokens' rows into cache [rows, cache_dim] (fp32, fp64 in an
+  /// fp64 model, with kCachePadding elements behind it), then attends. No gradient.
+  virtual at::Tensor decode(const at::Tensor& x,
+                            const DecodeLayout& layout,
+                            const RopeTable& rope,
+                            const at::Tensor& cache) const = 0;
   virtual void collect(ParameterList& out) const = 0;
 };
 std::unique_ptr<Attention> make_attention(const ModelConfig& config,

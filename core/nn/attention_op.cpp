@@ -156,10 +156,12 @@ void check(const AttentionInputs& in, const Rotation& rotation, const AttentionL
       fmt::join(in.k_shared.sizes(), " x "),
       fmt::join(k.sizes(), " x "));
   if (!rotation.cos.defined()) return;
-  COHORT_CHECK(rotation.cos.size(0) >= layout.seq_len,
-               "attention: {} tokens a row but a rope table of {} positions",
-               layout.seq_len,
-               rotation.cos.size(0));
+  for (const auto& run : layout.runs)
+    COHORT_CHECK(run.position >= 0 && run.position + run.count <= rotation.cos.size(0),
+                 "attention: {} tokens from position {} but a rope table of {} positions",
+                 run.count,
+                 run.position,
+                 rotation.cos.size(0));
   COHORT_CHECK(in.k_shared.defined() ? 2 * rotation.cos.size(1) == in.k_shared.size(2)
                                      : 2 * rotation.cos.size(1) <= q.size(3),
                "attention: a rope table for {} channels does not fit the keys",
@@ -176,7 +178,8 @@ at::Tensor attention_op(const AttentionInputs& in,
   const auto dtype = sum_dtype(in.q.scalar_type());
   auto runs = at::empty({static_cast<int64_t>(layout.runs.size()), 3}, at::kLong);
   auto* run = static_cast<AttentionRun*>(runs.data_ptr());
-  for (const auto& r : layout.runs) *run++ = {r.row * layout.seq_len + r.first, r.first, r.count};
+  for (const auto& r : layout.runs)
+    *run++ = {r.row * layout.seq_len + r.first, r.position, r.count};
   const int64_t own = in.q.size(3) - (in.k_shared.defined() ? in.k_shared.size(2) : 0);
   Plan plan{
       runs, {}, {}, rotation.interleave, scale, in.v.defined() ? in.v.size(3) : in.k.size(3) - own};

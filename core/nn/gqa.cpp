@@ -4,6 +4,7 @@
 
 #include "core/base/error.h"
 #include "core/nn/attention_op.h"
+#include "core/nn/decode_op.h"
 #include "core/nn/rms_norm.h"
 #include "core/nn/stacked.h"
 
@@ -37,20 +38,35 @@ class Gqa final : public Attention {
                      const AttentionLayout& layout,
                      const RopeTable& rope) const override {
     const int64_t B = x.size(0), S = x.size(1);
-    const auto parts = at::split_with_sizes(
-        qkv_.forward(x), {heads_ * dim_, kv_heads_ * dim_, kv_heads_ * dim_}, -1);
-    auto q = parts[0].view({B, S, heads_, dim_});
-    auto k = parts[1].view({B, S, kv_heads_, dim_});
-    const auto v = parts[2].view({B, S, kv_heads_, dim_});
-    if (q_norm_.defined()) {
-      q = rms_norm(q, q_norm_, eps_);
-      k = rms_norm(k, k_norm_, eps_);
-    }
-    const auto out = attention_op({q, k, {}, v},
-                                  {rope.cos, rope.sin, false},
-                                  layout,
-                                  1 / std::sqrt(static_cast<double>(dim_)));
+    const auto [q, k, v] = project(x);
+    const auto out = attention_op({q, k, {}, v}, {rope.cos, rope.sin, false}, layout, scale());
     return o_.forward(out.view({B, S, heads_ * dim_}));
+  }
+
+  at::Tensor forward_as_decoded(const at::Tensor& x,
+                                const AttentionLayout& layout,
+                                const RopeTable& rope) const override {
+    return forward(x, layout, rope);
+  }
+
+  int64_t cache_dim() const override { return 2 * kv_heads_ * dim_; }
+
+  at::Tensor decode(const at::Tensor& x,
+                    const DecodeLayout& layout,
+                    const RopeTable& rope,
+                    const at::Tensor& cache) const override {
+    const int64_t T = x.size(0);
+    const auto [q, k, v] = project(x);
+    const Rotation rotation{rope.cos, rope.sin, false};
+    cache_tokens(k, rotation, layout, 0, cache);
+    cache_tokens(v, {}, layout, kv_heads_ * dim_, cache);
+    const auto out = decode_op(q.contiguous(),
+                               rotation,
+                               layout,
+                               {.kv_heads = kv_heads_, .v_dim = dim_, .v_offset = kv_heads_ * dim_},
+                               scale(),
+                               cache);
+    return o_.forward(out.view({T, heads_ * dim_}));
   }
 
   void collect(ParameterList& out) const override {
@@ -63,6 +79,23 @@ class Gqa final : public Attention {
   }
 
  private:
+  double scale() const { return 1 / std::sqrt(static_cast<double>(dim_)); }
+
+  struct Projected {
+    at::Tensor q, k, v;  ///< [..., heads, dim], normed where the model does.
+  };
+  Projected project(const at::Tensor& x) const {
+    const auto parts = at::split_with_sizes(
+        qkv_.forward(x), {heads_ * dim_, kv_heads_ * dim_, kv_heads_ * dim_}, -1);
+    auto q = parts[0].unflatten(-1, {heads_, dim_});
+    auto k = parts[1].unflatten(-1, {kv_heads_, dim_});
+    if (q_norm_.defined()) {
+      q = rms_norm(q, q_norm_, eps_);
+      k = rms_norm(k, k_norm_, eps_);
+    }
+    return {q, k, parts[2].unflatten(-1, {kv_heads_, dim_})};
+  }
+
   std::string prefix_;
   int64_t heads_, kv_heads_, dim_;
   double eps_;

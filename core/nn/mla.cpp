@@ -4,6 +4,8 @@
 
 #include "core/base/error.h"
 #include "core/nn/attention_op.h"
+#include "core/nn/decode_op.h"
+#include "core/nn/head_linear.h"
 #include "core/nn/linear.h"
 #include "core/nn/rms_norm.h"
 #include "core/nn/stacked.h"
@@ -44,22 +46,48 @@ class Mla final : public Attention {
                      const AttentionLayout& layout,
                      const RopeTable& rope) const override {
     const int64_t B = x.size(0), S = x.size(1), H = config_.num_attention_heads;
-    const auto parts = at::split_with_sizes(from_x_.forward(x),
-                                            {has_q_lora() ? config_.q_lora_rank : q_out_,
-                                             config_.kv_lora_rank,
-                                             config_.qk_rope_head_dim},
-                                            -1);
-    const auto &latent = parts[1], &k_rope = parts[2];
-
-    auto q = parts[0];
-    if (has_q_lora()) q = core::linear(rms_norm(q, q_a_norm_, kNormEps), q_b_);
-    const auto kv = core::linear(rms_norm(latent, kv_a_norm_, kNormEps), kv_b_);
-    const double scale = rope.softmax_factor / std::sqrt(static_cast<double>(qk_dim_));
+    const auto [q, latent, k_rope] = project(x);
+    const auto kv = core::linear(latent, kv_b_);
     const auto out = attention_op({q.view({B, S, H, qk_dim_}), kv.view({B, S, H, -1}), k_rope, {}},
                                   {rope.cos, rope.sin, config_.rope_interleave},
                                   layout,
-                                  scale);
+                                  scale(rope));
     return o_.forward(out.view({B, S, H * config_.v_head_dim}));
+  }
+
+  at::Tensor forward_as_decoded(const at::Tensor& x,
+                                const AttentionLayout& layout,
+                                const RopeTable& rope) const override {
+    const int64_t B = x.size(0), S = x.size(1), H = config_.num_attention_heads;
+    const auto [q, latent, k_rope] = project(x);
+    const auto keys = latent.view({B, S, 1, config_.kv_lora_rank});
+    const auto q_absorbed = absorb(q.view({B * S, H, qk_dim_}));
+    const auto out = attention_op({q_absorbed.view({B, S, H, -1}), keys, k_rope, keys},
+                                  {rope.cos, rope.sin, config_.rope_interleave},
+                                  layout,
+                                  scale(rope));
+    const auto values = from_latent(out.view({B * S, H, config_.kv_lora_rank}));
+    return o_.forward(values.view({B, S, H * config_.v_head_dim}));
+  }
+
+  int64_t cache_dim() const override { return config_.kv_lora_rank + config_.qk_rope_head_dim; }
+
+  at::Tensor decode(const at::Tensor& x,
+                    const DecodeLayout& layout,
+                    const RopeTable& rope,
+                    const at::Tensor& cache) const override {
+    const int64_t T = x.size(0), H = config_.num_attention_heads, R = config_.kv_lora_rank;
+    const auto [q, latent, k_rope] = project(x);
+    const Rotation rotation{rope.cos, rope.sin, config_.rope_interleave};
+    cache_tokens(latent.view({T, 1, R}), {}, layout, 0, cache);
+    cache_tokens(k_rope.unsqueeze(1), rotation, layout, R, cache);
+    const auto out = decode_op(absorb(q.view({T, H, qk_dim_})),
+                               rotation,
+                               layout,
+                               {.kv_heads = 1, .v_dim = R, .v_offset = 0},
+                               scale(rope),
+                               cache);
+    return o_.forward(from_latent(out).view({T, H * config_.v_head_dim}));
   }
 
   void collect(ParameterList& out) const override {
@@ -77,6 +105,45 @@ class Mla final : public Attention {
   /// Hugging Face's DeepseekV3Attention leaves its two norms at their default, whatever
   /// rms_norm_eps is.
   static constexpr double kNormEps = 1e-6;
+
+  double scale(const RopeTable& rope) const {
+    return rope.softmax_factor / std::sqrt(static_cast<double>(qk_dim_));
+  }
+
+  struct Projected {
+    at::Tensor q, latent, k_rope;  ///< [..., H qk_dim], [..., R] after its norm, [..., rope].
+  };
+  Projected project(const at::Tensor& x) const {
+    const auto parts = at::split_with_sizes(from_x_.forward(x),
+                                            {has_q_lora() ? config_.q_lora_rank : q_out_,
+                                             config_.kv_lora_rank,
+                                             config_.qk_rope_head_dim},
+                                            -1);
+    auto q = parts[0];
+    if (has_q_lora()) q = core::linear(rms_norm(q, q_a_norm_, kNormEps), q_b_);
+    return {q, rms_norm(parts[1], kv_a_norm_, kNormEps), parts[2]};
+  }
+
+  /// Rows of kv_b_proj of each head: keys [H, nope, R] or values [H, v, R].
+  at::Tensor key_weight() const {
+    return kv_b_.view({config_.num_attention_heads, -1, config_.kv_lora_rank})
+        .narrow(1, 0, config_.qk_nope_head_dim);
+  }
+  at::Tensor value_weight() const {
+    return kv_b_.view({config_.num_attention_heads, -1, config_.kv_lora_rank})
+        .narrow(1, config_.qk_nope_head_dim, config_.v_head_dim);
+  }
+  /// q [T, H, nope + rope] -> [T, H, R + rope]: q^C W^UK in place of q^C.
+  at::Tensor absorb(const at::Tensor& q) const {
+    const int64_t nope = config_.qk_nope_head_dim;
+    return at::cat({head_linear(q.narrow(2, 0, nope), key_weight(), false),
+                    q.narrow(2, nope, config_.qk_rope_head_dim)},
+                   2);
+  }
+  /// [T, H, R] -> [T, H, v]: the weighted sum of latents through W^UV.
+  at::Tensor from_latent(const at::Tensor& sums) const {
+    return head_linear(sums, value_weight(), true);
+  }
 
   bool has_q_lora() const { return config_.q_lora_rank > 0; }
 

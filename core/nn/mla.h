@@ -5,6 +5,10 @@
 //   q_h = [q^C_h; RoPE(q^R_h)] from x, or through RMSNorm(W^DQ x) with q_lora_rank
 //   out = W^O [softmax(q_h [k^C_h; RoPE(k^R)]^T / sqrt(nope + rope)) v_h]_h
 //
+// The absorbed form, for decoding and for what must agree with it bit for bit, never makes k^C and
+// v_h: (q^C_h W^UK_h) meets the latents themselves, which are keys and values of all heads, and
+// W^UV_h is applied to their weighted sum. A token's cache is RMSNorm(c^KV) and RoPE(k^R).
+//
 // The projections that read x (q_proj or q_a_proj, and kv_a_proj_with_mqa) are one stacked
 // parameter and one product. config.attention_bias puts biases where Hugging Face's
 // DeepseekV3Attention has them: on q_a_proj, kv_a_proj_with_mqa and o_proj.

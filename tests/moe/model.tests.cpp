@@ -13,13 +13,13 @@ namespace {
 double largest(const at::Tensor& t) { return t.numel() ? t.abs().max().item<double>() : 0; }
 
 at::Tensor logits_of(tests::ReferenceModel& r, const at::Tensor& ids) {
-  const at::Tensor hidden = r.model->forward(ids, {}, {}).hidden;
+  const at::Tensor hidden = r.model->forward(ids, at::Tensor(), {}).hidden;
   return at::matmul(hidden, r.model->head().t());
 }
 
 at::Tensor mean_loss(tests::ReferenceModel& r, const at::Tensor& ids) {
   const int64_t S = ids.size(1) - 1;
-  const at::Tensor hidden = r.model->forward(ids, {}, {}).hidden.narrow(1, 0, S);
+  const at::Tensor hidden = r.model->forward(ids, at::Tensor(), {}).hidden.narrow(1, 0, S);
   const at::Tensor target = ids.narrow(1, 1, S).reshape({-1});
   return core::linear_cross_entropy_sum(
              hidden.reshape({-1, hidden.size(2)}), r.model->head(), target) /

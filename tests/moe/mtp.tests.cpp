@@ -48,7 +48,7 @@ void check_folder(const fs::path& folder) {
   at::NoGradGuard no_grad;
   moe::PassOptions pass;
   pass.mtp = true;
-  const auto out = r.model->forward(io["input_ids"], {}, pass);
+  const auto out = r.model->forward(io["input_ids"], at::Tensor(), pass);
   const at::Tensor logits = at::matmul(out.mtp_hidden.at(0), r.model->head().t());
   CHECK(largest(logits - io["mtp_logits"]) < 2e-4);
 }
