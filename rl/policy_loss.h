@@ -7,10 +7,10 @@
 // and the terms t of sequences s of length |s| are added to
 //   grpo, gspo  mean over sequences of (1 / |s|) sum_t       bnpo, dapo  sum / all tokens
 //   dr_grpo     sum / (sequences x max_new_tokens)
-// A sequence without tokens (masked) has the mean 0 and still counts as one. Counts are those of all
-// ranks and micro-batches of an update, so that the loss knows neither (LossCounts). dapo divides by
-// the tokens of the whole update, as bnpo does here: the two differ in trainers whose normaliser is
-// the micro-batch.
+// A sequence without tokens (masked) has the mean 0 and still counts as one. Counts are those of
+// all ranks and micro-batches of an update, so that the loss knows neither (LossCounts). dapo
+// divides by the tokens of the whole update, as bnpo does here: the two differ in trainers whose
+// normaliser is the micro-batch.
 #pragma once
 #include <ATen/ATen.h>
 
@@ -38,7 +38,8 @@ struct LossCounts {
   int64_t tokens = 1;  ///< Tokens that count; a loss over none divides by 1.
 };
 
-/// Completion tokens of some sequences, one after another without padding.
+/// Completion tokens of some sequences, one after another. All tokens of a sequence that count are
+/// here: its mean is taken over them. What stands where `mask` is false has no effect, NaN neither.
 struct PolicyTokens {
   at::Tensor log_prob;      ///< [n], of the model being trained; differentiable.
   at::Tensor old_log_prob;  ///< [n], at sampling.
@@ -48,8 +49,8 @@ struct PolicyTokens {
   at::Tensor advantage;     ///< fp64 [sequences].
 };
 
-/// `total` is this micro-batch's share of the loss; the rest are sums over its counted tokens, to be
-/// divided by LossCounts::tokens.
+/// `total` is this micro-batch's share of the loss; the rest are sums over its counted tokens, to
+/// be divided by LossCounts::tokens.
 struct PolicyLoss {
   at::Tensor total;      ///< Scalar in the dtype of log_prob, differentiable in it.
   double kl = 0;         ///< Sum of k3; 0 without a reference.
@@ -57,6 +58,9 @@ struct PolicyLoss {
   double ratio_sum = 0;  ///< Sum of r.
 };
 
+/// Computed in fp64 and rounded once, whatever the dtypes of the log-probabilities. Throws Error
+/// for tensors that do not fit each other, sequences that do not ascend or have no advantage, and a
+/// beta without ref_log_prob.
 PolicyLoss policy_loss(const PolicyTokens& tokens,
                        const PolicyLossOptions& options,
                        const LossCounts& counts);

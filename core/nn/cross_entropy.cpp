@@ -5,9 +5,8 @@
 #include <algorithm>
 
 #include "core/nn/kernel_types.h"
-#include "core/nn/linear.h"
+#include "core/nn/product.h"
 #include "kernels/cpu/cross_entropy.h"
-#include "kernels/cpu/gemm.h"
 
 namespace cohort::core {
 namespace {
@@ -19,37 +18,6 @@ using torch::autograd::variable_list;
 /// vocabularies few enough bytes to stay in the last-level cache.
 constexpr int64_t kLogits = 1 << 20;
 constexpr int64_t kLeastRows = 256;
-
-/// c (+)= a b, a b^T or a^T b of contiguous matrices. Sums of bf16 products are kept in an fp32 c.
-void product(kernels::GemmForm form,
-             const at::Tensor& a,
-             const at::Tensor& b,
-             at::Tensor& c,
-             bool accumulate) {
-  using kernels::GemmForm;
-  if (c.scalar_type() == at::kFloat && a.scalar_type() == at::kFloat && own_fp32_gemm()) {
-    kernels::gemm({form,
-                   c.size(0),
-                   c.size(1),
-                   form == GemmForm::kTN ? a.size(0) : a.size(1),
-                   a.const_data_ptr<float>(),
-                   a.size(1),
-                   b.const_data_ptr<float>(),
-                   b.size(1),
-                   c.data_ptr<float>(),
-                   c.size(1),
-                   accumulate});
-    return;
-  }
-  const auto left = form == GemmForm::kTN ? a.t() : a;
-  const auto right = form == GemmForm::kNT ? b.t() : b;
-  if (!accumulate)
-    at::mm_out(c, left, right);
-  else if (c.scalar_type() == a.scalar_type())
-    c.addmm_(left, right);
-  else
-    c.add_(at::mm(left, right));
-}
 
 /// The loss and, where wanted, its gradients, over rows that all have a target.
 struct Evaluation {

@@ -1,0 +1,173 @@
+#include "core/nn/token_log_probs.h"
+
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/nn/kernel_types.h"
+#include "core/nn/product.h"
+#include "kernels/cpu/token_log_probs.h"
+
+namespace cohort::core {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+/// Logits held at a time, as in cross_entropy.cpp.
+constexpr int64_t kLogits = 1 << 20;
+constexpr int64_t kLeastRows = 256;
+
+struct Rows {
+  at::Tensor x, head, target;
+  double inverse_temperature;
+};
+
+/// Takes the logits of all rows chunk by chunk through the kernel, which fills `log_prob` and
+/// `entropy` (fp64 [rows]), and turns each chunk into its gradient where `coefficient` (fp64
+/// [rows]) is defined; then calls each(begin, count, logits).
+template <class Each>
+void each_chunk(const Rows& in,
+                const at::Tensor& coefficient,
+                at::Tensor& log_prob,
+                at::Tensor& entropy,
+                const Each& each) {
+  const int64_t rows = in.x.size(0), classes = in.head.size(0);
+  const int64_t chunk = std::min(rows, std::max(kLogits / classes, kLeastRows));
+  const auto buffer = at::empty({chunk, classes}, in.x.options());
+  for (int64_t begin = 0; begin < rows; begin += chunk) {
+    const int64_t count = std::min(chunk, rows - begin);
+    auto logits = buffer.narrow(0, 0, count);
+    product(kernels::GemmForm::kNT, in.x.narrow(0, begin, count), in.head, logits, false);
+    with_kernel_type("token_log_probs", logits, [&]<class T>(T) {
+      kernels::token_log_probs<T>(
+          elements<T>(logits),
+          in.target.const_data_ptr<int64_t>() + begin,
+          count,
+          classes,
+          in.inverse_temperature,
+          coefficient.defined() ? coefficient.const_data_ptr<double>() + begin : nullptr,
+          log_prob.data_ptr<double>() + begin,
+          entropy.data_ptr<double>() + begin);
+    });
+    each(begin, count, logits);
+  }
+}
+
+/// d x and d head of sum_i coefficient_i log_prob_i, where wanted.
+struct Gradients {
+  at::Tensor d_x, d_head;
+};
+
+Gradients gradients(const Rows& in, const at::Tensor& coefficient, bool want_x, bool want_head) {
+  Gradients g;
+  if (want_x) g.d_x = at::empty_like(in.x);
+  if (want_head)
+    g.d_head =
+        at::zeros(in.head.sizes(), in.head.options().dtype(sum_dtype(in.head.scalar_type())));
+  auto log_prob = at::empty_like(coefficient), entropy = at::empty_like(coefficient);
+  each_chunk(in, coefficient, log_prob, entropy, [&](int64_t begin, int64_t count, auto& logits) {
+    if (want_x) {
+      auto d_x = g.d_x.narrow(0, begin, count);
+      product(kernels::GemmForm::kNN, logits, in.head, d_x, false);
+    }
+    if (want_head)
+      product(kernels::GemmForm::kTN, logits, in.x.narrow(0, begin, count), g.d_head, true);
+  });
+  return g;
+}
+
+struct TokenLogProbsFunction : torch::autograd::Function<TokenLogProbsFunction> {
+  static variable_list forward(AutogradContext* ctx,
+                               const at::Tensor& x,
+                               const at::Tensor& head,
+                               const at::Tensor& target,
+                               double inverse_temperature) {
+    const auto in_double = at::TensorOptions().dtype(at::kDouble);
+    auto log_prob = at::empty({x.size(0)}, in_double), entropy = at::empty_like(log_prob);
+    each_chunk({x, head, target, inverse_temperature},
+               at::Tensor(),
+               log_prob,
+               entropy,
+               [](int64_t, int64_t, const at::Tensor&) {});
+    ctx->save_for_backward({x, head, target});
+    ctx->saved_data["inverse_temperature"] = inverse_temperature;
+    const auto dtype = sum_dtype(x.scalar_type());
+    log_prob = log_prob.to(dtype);
+    entropy = entropy.to(dtype);
+    ctx->mark_non_differentiable({entropy});
+    return {log_prob, entropy};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list d_outputs) {
+    COHORT_CHECK(!at::GradMode::is_enabled(),
+                 "token_log_probs has no second derivative: call backward without create_graph");
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &head = saved[1], &target = saved[2];
+    const double inverse_temperature = ctx->saved_data["inverse_temperature"].toDouble();
+    const bool want_x = ctx->needs_input_grad(0), want_head = ctx->needs_input_grad(1);
+    const auto coefficient = d_outputs[0].to(at::kDouble).contiguous();
+    // Only rows with a gradient are multiplied: tokens that are masked or clipped and groups
+    // without variance have none.
+    const auto kept = coefficient.ne(0).nonzero().squeeze(1);
+    Gradients g;
+    if (kept.size(0) == x.size(0)) {
+      g = gradients({x, head, target, inverse_temperature}, coefficient, want_x, want_head);
+    } else {
+      g = gradients(
+          {x.index_select(0, kept), head, target.index_select(0, kept), inverse_temperature},
+          coefficient.index_select(0, kept),
+          want_x,
+          want_head);
+      if (want_x) g.d_x = at::zeros_like(x).index_copy_(0, kept, g.d_x);
+    }
+    if (want_head) g.d_head = g.d_head.to(head.scalar_type());
+    return {g.d_x, g.d_head, at::Tensor(), at::Tensor()};
+  }
+};
+
+void check(const at::Tensor& x,
+           const at::Tensor& head,
+           const at::Tensor& target,
+           double temperature) {
+  COHORT_CHECK(x.dim() == 2 && head.dim() == 2 && x.size(1) == head.size(1) && head.size(0) > 0 &&
+                   x.scalar_type() == head.scalar_type(),
+               "token_log_probs: x {} {} and head {} {} do not fit",
+               fmt::join(x.sizes(), " x "),
+               at::toString(x.scalar_type()),
+               fmt::join(head.sizes(), " x "),
+               at::toString(head.scalar_type()));
+  COHORT_CHECK(target.dim() == 1 && target.size(0) == x.size(0) &&
+                   target.scalar_type() == at::kLong && target.device().is_cpu(),
+               "token_log_probs: target must be {} int64 on the CPU, not {} {}",
+               x.size(0),
+               fmt::join(target.sizes(), " x "),
+               at::toString(target.scalar_type()));
+  COHORT_CHECK(temperature > 0 && std::isfinite(1 / temperature) && std::isfinite(temperature),
+               "token_log_probs: the temperature must be positive, not {}",
+               temperature);
+}
+
+}  // namespace
+
+TokenLogProbs token_log_probs(const at::Tensor& x,
+                              const at::Tensor& head,
+                              const at::Tensor& target,
+                              double temperature) {
+  check(x, head, target, temperature);
+  const auto targets = target.contiguous();
+  const int64_t* t = targets.const_data_ptr<int64_t>();
+  const auto beyond = std::find_if(
+      t, t + targets.numel(), [&](int64_t id) { return id < 0 || id >= head.size(0); });
+  COHORT_CHECK(beyond == t + targets.numel(),
+               "token_log_probs: target {} at row {} is not in 0 .. {}",
+               *beyond,
+               beyond - t,
+               head.size(0) - 1);
+  const auto out =
+      TokenLogProbsFunction::apply(x.contiguous(), head.contiguous(), targets, 1 / temperature);
+  return {out[0], out[1]};
+}
+
+}  // namespace cohort::core
