@@ -19,6 +19,9 @@ Allowed above(double low) { return {.low = low, .low_open = true, .choices = {},
 Allowed from_to_below(double low, double high) {
   return {.low = low, .high = high, .high_open = true, .choices = {}, .word = {}};
 }
+Allowed from_above_to(double low, double high) {
+  return {.low = low, .high = high, .low_open = true, .choices = {}, .word = {}};
+}
 Allowed one_of(std::vector<std::string> choices) {
   return {.choices = std::move(choices), .word = {}};
 }
@@ -47,6 +50,10 @@ std::vector<Field> run_fields() {
   return {
       COHORT_FIELD(run.dir, anything(), "folder that gets everything a run writes"),
       COHORT_FIELD(run.seed, anything(), "seed of the initial weights and of the data order"),
+      COHORT_FIELD(run.model,
+                   or_null(anything()),
+                   "folder of the weights to start from (checkpoint, run or Hugging Face model); "
+                   "model: starts from its config.json; null: new weights"),
       COHORT_FIELD(run.device,
                    one_of({"auto", "cpu", "cuda"}),
                    "where tensors live; auto: cuda when binary and machine have it, else cpu"),
@@ -239,6 +246,70 @@ std::vector<Field> training_fields() {
       COHORT_FIELD(log.samples_every, count_from(1), "RL: steps between lines of samples.jsonl"),
   };
 }
+
+std::vector<Field> rl_fields() {
+  return {
+      COHORT_FIELD(rl.task,
+                   or_null(anything()),
+                   "where problems come from (arithmetic, countdown, jsonl), its options, seed and "
+                   "prompt template"),
+      COHORT_FIELD(rl.rewards,
+                   anything(),
+                   "rules whose weighted sum scores a completion: format, math_answer, countdown, "
+                   "exact, length, language, code_tests, command"),
+      COHORT_FIELD(rl.prompts_per_step, from_to(1, kMaxTokens), "problems a step, over all ranks"),
+      COHORT_FIELD(rl.group_size, from_to(2, kMaxExperts), "G: completions a problem"),
+      COHORT_FIELD(rl.sampling.max_new_tokens,
+                   from_to(1, kMaxTokens),
+                   "longest completion, in tokens, the end token included"),
+      COHORT_FIELD(rl.sampling.temperature,
+                   at_least(0),
+                   "logits are divided by it; 0: the most likely token"),
+      COHORT_FIELD(rl.sampling.top_k,
+                   from_to(0, kMaxTokens),
+                   "draw among so many of the most likely tokens; 0: all"),
+      COHORT_FIELD(rl.sampling.top_p,
+                   from_above_to(0, 1),
+                   "draw among the fewest tokens that hold this probability; 1: all"),
+      COHORT_FIELD(rl.sampling.min_p,
+                   from_to_below(0, 1),
+                   "leave out tokens less likely than so many times the likeliest"),
+      COHORT_FIELD(rl.sampling.stop, anything(), "texts that end a completion; they stay in it"),
+      COHORT_FIELD(rl.loss,
+                   one_of({"grpo", "bnpo", "dr_grpo", "dapo", "gspo"}),
+                   "how token terms are weighed and summed"),
+      COHORT_FIELD(rl.advantage_scale,
+                   one_of({"group", "batch", "none"}),
+                   "whose standard deviation divides an advantage"),
+      COHORT_FIELD(rl.clip_low, from_to_below(0, 1), "the ratio is held above 1 - clip_low"),
+      COHORT_FIELD(rl.clip_high, at_least(0), "the ratio is held below 1 + clip_high"),
+      COHORT_FIELD(rl.beta,
+                   at_least(0),
+                   "weight of the KL term to the reference model; 0: no reference is kept"),
+      COHORT_FIELD(rl.reference_every,
+                   count_from(0),
+                   "steps after which the reference becomes the model; 0: never"),
+      COHORT_FIELD(rl.passes, count_from(1), "mu: passes over a rollout"),
+      COHORT_FIELD(
+          rl.mini_batches, from_to(1, kMaxTokens), "updates a pass; divides prompts_per_step"),
+      COHORT_FIELD(rl.truncated,
+                   one_of({"keep", "mask"}),
+                   "completions cut by max_new_tokens; mask: they do not count in the loss"),
+      COHORT_FIELD(rl.refill_rounds,
+                   count_from(0),
+                   "rounds in which groups of equal rewards are replaced by further problems"),
+      COHORT_FIELD(
+          rl.eval_every, count_from(0), "steps between evaluations on held-out problems; 0: never"),
+      COHORT_FIELD(rl.eval_problems, from_to(1, kMaxTokens), "held-out problems an evaluation"),
+      COHORT_FIELD(
+          rl.eval_samples, from_to(1, kMaxExperts), "completions a problem in an evaluation"),
+      COHORT_FIELD(
+          rl.max_running, from_to(1, kMaxTokens), "sequences that decode at once on a rank"),
+      COHORT_FIELD(rl.cache_tokens,
+                   count_from(0),
+                   "capacity of a rank's key/value cache in tokens; 0: what max_running needs"),
+  };
+}
 #undef COHORT_FIELD
 #undef COHORT_ROPE_FIELD
 
@@ -253,7 +324,8 @@ std::string describe_range(const Allowed& allowed) {
   const bool has_low = std::isfinite(allowed.low), has_high = allowed.high < kMaxLayers;
   if (!has_low) return "";
   if (!has_high) return fmt::format(" {} {}", allowed.low_open ? ">" : ">=", number(allowed.low));
-  return fmt::format(" from {} to {}{}",
+  return fmt::format(" {} {} to {}{}",
+                     allowed.low_open ? "above" : "from",
                      number(allowed.low),
                      allowed.high_open ? "below " : "",
                      number(allowed.high));
@@ -271,6 +343,11 @@ std::string describe_type(const Field& field) {
     return fmt::format("two numbers{}, as in [0.9, 0.95]", range);
   if (std::holds_alternative<std::vector<DataSource>*>(ref))
     return "a list such as [{path: data/train, weight: 1.0}]";
+  if (std::holds_alternative<NamedOptions*>(ref))
+    return "a name, or a map such as {name: countdown, count: 3}";
+  if (std::holds_alternative<std::vector<NamedOptions>*>(ref))
+    return "a list such as [countdown, {name: format, weight: 0.2}]";
+  if (std::holds_alternative<std::vector<std::string>*>(ref)) return "a list of texts, none empty";
   if (!std::holds_alternative<std::string*>(ref)) return "a whole number" + range;
   if (field.allowed.choices.size() == 1) return field.allowed.choices[0];
   if (!field.allowed.choices.empty())
@@ -283,7 +360,7 @@ std::string describe_type(const Field& field) {
 const std::vector<Field>& fields() {
   static const std::vector<Field> table = [] {
     std::vector<Field> all = run_fields();
-    for (auto part : {model_fields(), training_fields()})
+    for (auto part : {model_fields(), training_fields(), rl_fields()})
       all.insert(all.end(), part.begin(), part.end());
     return all;
   }();
@@ -300,6 +377,14 @@ bool is_section(const std::string& key) {
   for (const Field& field : fields())
     if (field.key.starts_with(key + ".")) return true;
   return false;
+}
+
+bool has_parts(const Field& field) {
+  Config config;
+  const FieldRef ref = field.at(config);
+  return std::holds_alternative<std::vector<DataSource>*>(ref) ||
+         std::holds_alternative<NamedOptions*>(ref) ||
+         std::holds_alternative<std::vector<NamedOptions>*>(ref);
 }
 
 std::string canonical_key(const std::string& written) {

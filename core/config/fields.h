@@ -19,7 +19,10 @@ using FieldRef = std::variant<bool*,
                               double*,
                               std::string*,
                               std::array<double, 2>*,
-                              std::vector<DataSource>*>;
+                              std::vector<DataSource>*,
+                              NamedOptions*,
+                              std::vector<NamedOptions>*,
+                              std::vector<std::string>*>;
 
 /// What a key takes, beyond its type.
 struct Allowed {
@@ -48,6 +51,9 @@ const std::vector<Field>& fields();
 const Field* find_field(const std::string& key);
 /// Whether some field lies below `key` ("model", "model.rope_parameters").
 bool is_section(const std::string& key);
+
+/// Whether overrides may go on below the field (data.train.0.path, rl.task.count).
+bool has_parts(const Field& field);
 
 /// `model.from`, the one key that is no member: the config.json to start from.
 inline constexpr const char* kFromKey = "model.from";

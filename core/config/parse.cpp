@@ -78,18 +78,23 @@ class Collector {
                  const std::string& canonical,
                  const YAML::Node& node,
                  const YAML::Node& key_node) {
-    static const std::string kList = "data.train.";
     Entry entry{find_field(canonical), "", path, node, key_node, source_};
     entry.source.key_line = key_node.Mark().line;
-    if (!source_.has_lines && canonical.starts_with(kList)) {
-      entry.field = find_field("data.train");
-      entry.rest = canonical.substr(kList.size());
-    }
+    if (!source_.has_lines && !entry.field) find_part(canonical, entry);
     if (!entry.field && canonical != kFromKey)
       source_.refuse(key_node, printable(path), "unknown key", suggest_key(canonical));
     if (!seen_.insert(canonical).second)
       source_.refuse(key_node, path, "is given twice, as " + canonical + " too", "remove one");
     entries_.push_back(std::move(entry));
+  }
+
+  /// An override may name a part of a field: data.train.0.path, rl.task.count.
+  static void find_part(const std::string& canonical, Entry& entry) {
+    for (const Field& field : fields()) {
+      if (!canonical.starts_with(field.key + ".") || !has_parts(field)) continue;
+      entry.field = &field;
+      entry.rest = canonical.substr(field.key.size() + 1);
+    }
   }
 
   Source source_;
@@ -152,18 +157,41 @@ const Entry* last_entry(const std::vector<Entry>& entries, const std::string& ke
   return nullptr;
 }
 
+/// `folder`, or the newest checkpoint in it when it is that of a run.
+std::string model_folder(const std::string& folder) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  if (fs::exists(fs::path(folder) / "config.json", ignored)) return folder;
+  std::string newest;  // names are step-00000123: the last in order is the newest
+  for (const auto& entry : fs::directory_iterator(fs::path(folder) / "checkpoints", ignored))
+    if (fs::exists(entry.path() / "config.json", ignored))
+      newest = std::max(newest, entry.path().string());
+  return newest.empty() ? folder : newest;
+}
+
+/// The entry that names the config.json to start from: model.from, else run.model unless null.
+const Entry* model_source(const std::vector<Entry>& entries) {
+  if (const Entry* from = last_entry(entries, kFromKey)) return from;
+  const Entry* weights = last_entry(entries, "run.model");
+  return weights && !weights->node.IsNull() ? weights : nullptr;
+}
+
 /// The model before its own keys are read: a config.json's, or the defaults of the model_type.
-void start_model(const std::vector<Entry>& entries, Config& config) {
-  if (const Entry* from = last_entry(entries, kFromKey)) {
+void start_model(const std::vector<Entry>& entries, Config& config, Origins& origins) {
+  if (const Entry* from = model_source(entries)) {
     if (!from->node.IsScalar() || from->node.Scalar().empty())
-      from->source.refuse(
-          from->node, from->written, shown(from->node) + " is no path", "want a config.json");
+      from->source.refuse(from->node,
+                          from->written,
+                          shown(from->node) + " is no path",
+                          from->field ? "want a model's folder" : "want a config.json");
+    const std::string place = from->source.at(from->key_node) + ": " + from->written;
     try {
-      config.model = read_hf_config(from->node.Scalar());
+      const std::string& path = from->node.Scalar();
+      config.model = read_hf_config(from->field ? model_folder(path) : path);
     } catch (const InputError& error) {
-      throw InputError(
-          fmt::format("{}: {}: {}", from->source.at(from->key_node), from->written, error.what()));
+      throw InputError(fmt::format("{}: {}", place, error.what()));
     }
+    origins.record(kFromKey, place, !from->source.has_lines);
     return;
   }
   if (const Entry* type = last_entry(entries, "model.model_type"))
@@ -173,7 +201,7 @@ void start_model(const std::vector<Entry>& entries, Config& config) {
 
 Config resolve(const std::vector<Entry>& entries, Origins& origins) {
   Config config;
-  start_model(entries, config);
+  start_model(entries, config, origins);
   for (const Entry& entry : entries) {
     if (entry.field)
       assign(*entry.field, entry.rest, entry.node, entry.source, entry.written, config);

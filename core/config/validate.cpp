@@ -184,6 +184,39 @@ void check_sequence(const Config& config, const Origins& origins) {
                      seq_len);
 }
 
+void check_rl(const Config& config, const Origins& origins) {
+  const RlConfig& rl = config.rl;
+  COHORT_CHECK_INPUT(rl.prompts_per_step % rl.mini_batches == 0,
+                     "{}: {} prompts a step do not fall into {} equal updates of whole groups; "
+                     "want mini_batches that divide prompts_per_step",
+                     origins.blame({"rl.mini_batches", "rl.prompts_per_step"}),
+                     rl.prompts_per_step,
+                     rl.mini_batches);
+  for (size_t i = 0; i < rl.rewards.size(); ++i)
+    COHORT_CHECK_INPUT(!rl.rewards[i].name.empty(),
+                       "{}: reward {} has no name; want rl.rewards.{}.name",
+                       origins.blame({"rl.rewards"}),
+                       i,
+                       i);
+  COHORT_CHECK_INPUT(!rl.task.name.empty() || rl.task.options.empty(),
+                     "{}: there are options but no task; want rl.task.name",
+                     origins.blame({"rl.task"}));
+  if (rl.task.name.empty()) return;  // the rest limits runs that generate
+  COHORT_CHECK_INPUT(rl.sampling.max_new_tokens < config.model.max_position_embeddings,
+                     "{}: {} new tokens leave no room for a prompt within max_position_embeddings "
+                     "{}; want at most {}",
+                     origins.blame({"rl.sampling.max_new_tokens", "model.max_position_embeddings"}),
+                     rl.sampling.max_new_tokens,
+                     config.model.max_position_embeddings,
+                     config.model.max_position_embeddings - 1);
+  COHORT_CHECK_INPUT(rl.cache_tokens == 0 || rl.cache_tokens > rl.sampling.max_new_tokens,
+                     "{}: a cache of {} tokens does not hold one sequence; want more than "
+                     "sampling.max_new_tokens {}, or 0 for what max_running needs",
+                     origins.blame({"rl.cache_tokens", "rl.sampling.max_new_tokens"}),
+                     rl.cache_tokens,
+                     rl.sampling.max_new_tokens);
+}
+
 void check_device(const Config& config, const Origins& origins) {
   if (config.run.device != "cuda") return;
   const std::string where = origins.blame({"run.device"});
@@ -261,6 +294,7 @@ void validate(const Config& config, const Origins& origins) {
   check_batch(config, origins);
   check_sequence(config, origins);
   check_device(config, origins);
+  check_rl(config, origins);
   for (size_t i = 0; i < config.data.train.size(); ++i)
     COHORT_CHECK_INPUT(!config.data.train[i].path.empty(),
                        "{}: token set {} has no path; want data.train.{}.path",

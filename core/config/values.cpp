@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/config/named_options.h"
 
 namespace cohort::core {
 namespace {
@@ -153,37 +154,76 @@ void set(std::vector<DataSource>* member, const Assignment& a) {
   *member = std::move(sources);
 }
 
-/// data.train.INDEX or data.train.INDEX.MEMBER; the index after the last one appends.
-void set_element(std::vector<DataSource>& sources, const std::string& rest, const Assignment& a) {
-  const std::string index_text = rest.substr(0, rest.find('.'));
+void set(NamedOptions* member, const Assignment& a) {
+  *member = read_named_options(Component::kTask, a.node, a.source, a.key);
+}
+
+void set(std::vector<NamedOptions>* member, const Assignment& a) {
+  if (a.node.IsNull()) a.refuse_type();
+  *member = read_named_list(a.node, a.source, a.key);
+}
+
+void set(std::vector<std::string>* member, const Assignment& a) {
+  std::vector<std::string> texts;
+  const auto add = [&](const YAML::Node& node) {
+    if (!node.IsScalar() || node.Scalar().empty() || node.Scalar().find('\0') != std::string::npos)
+      a.source.refuse(
+          node, a.key, shown(node) + " is not what this key takes", "want " + describe(a.field));
+    texts.push_back(node.Scalar());
+  };
+  if (a.node.IsSequence())
+    for (size_t i = 0; i < a.node.size(); ++i) add(a.node[i]);
+  else
+    add(a.node);
+  *member = std::move(texts);
+}
+
+/// The element of a list that an override names, LIST.INDEX or LIST.INDEX.MEMBER; the index after
+/// the last one appends.
+template <typename Element>
+Element& element_at(std::vector<Element>& list,
+                    const std::string& index_text,
+                    const Assignment& a) {
   size_t index = 0;
   const auto [end, error] =
       std::from_chars(index_text.data(), index_text.data() + index_text.size(), index);
-  if (error != std::errc{} || end != index_text.data() + index_text.size() ||
-      index > sources.size())
+  if (error != std::errc{} || end != index_text.data() + index_text.size() || index > list.size())
     a.source.refuse(a.node,
                     a.key,
-                    quoted(index_text) + " is no index of a token set",
-                    fmt::format("want 0 to {} (which appends)", sources.size()));
-  if (index == sources.size()) sources.emplace_back();
-  if (rest.size() == index_text.size())
-    sources[index] = read_data_source(a);
+                    quoted(index_text) + " is no index of this list",
+                    fmt::format("want 0 to {} (which appends)", list.size()));
+  if (index == list.size()) list.emplace_back();
+  return list[index];
+}
+
+/// What an override names below a field.
+void set_below(std::vector<DataSource>* sources, const std::string& rest, const Assignment& a) {
+  const std::string index = rest.substr(0, rest.find('.'));
+  DataSource& source = element_at(*sources, index, a);
+  if (rest.size() == index.size())
+    source = read_data_source(a);
   else
-    set_source_member(sources[index], rest.substr(index_text.size() + 1), a);
+    set_source_member(source, rest.substr(index.size() + 1), a);
 }
 
-std::string number_text(double value) {
-  std::string text = fmt::format("{}", value);  // the shortest text that reads back the same
-  return text.find_first_not_of("-0123456789") == text.npos ? text + ".0" : text;
+void set_below(std::vector<NamedOptions>* rewards, const std::string& rest, const Assignment& a) {
+  const std::string index = rest.substr(0, rest.find('.'));
+  NamedOptions& reward = element_at(*rewards, index, a);
+  if (rest.size() == index.size())
+    reward = read_named_options(Component::kReward, a.node, a.source, a.key);
+  else
+    set_named_member(
+        Component::kReward, reward, rest.substr(index.size() + 1), a.node, a.source, a.key);
 }
 
-std::string string_text(const std::string& text) {
-  const bool plain =
-      !text.empty() && text != "null" && text != "Null" && text != "NULL" && text[0] != '-' &&
-      text.find_first_not_of(
-          "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./") == text.npos;
-  using nlohmann::json;
-  return plain ? text : json(text).dump(-1, ' ', false, json::error_handler_t::replace);
+void set_below(NamedOptions* task, const std::string& rest, const Assignment& a) {
+  set_named_member(Component::kTask, *task, rest, a.node, a.source, a.key);
+}
+
+/// Nothing stands below the other types: parse.cpp knows which fields take such overrides.
+template <typename Member>
+void set_below(Member*, const std::string& rest, const Assignment& a) {
+  COHORT_CHECK(false, "{} has no {}", a.field.key, rest);
 }
 
 std::string text_of(bool value) { return value ? "true" : "false"; }
@@ -201,6 +241,19 @@ std::string text_of(const std::vector<DataSource>& value) {
                         number_text(source.weight));
   return "[" + text + "]";
 }
+std::string text_of(const NamedOptions& value) { return named_text(value); }
+std::string text_of(const std::vector<NamedOptions>& value) {
+  std::string text;
+  for (const NamedOptions& element : value)
+    text += (text.empty() ? "" : ", ") + named_text(element);
+  return "[" + text + "]";
+}
+std::string text_of(const std::vector<std::string>& value) {
+  std::string text;
+  for (const std::string& element : value)
+    text += (text.empty() ? "" : ", ") + string_text(element);
+  return "[" + text + "]";
+}
 template <typename Integer>
 std::string text_of(Integer value) {
   return fmt::format("{}", value);
@@ -210,6 +263,7 @@ std::string text_of(Integer value) {
 bool holds_word(const FieldRef& ref, const Allowed& allowed) {
   if (!allowed.word) return false;
   if (auto text = std::get_if<std::string*>(&ref)) return (*text)->empty();
+  if (auto named = std::get_if<NamedOptions*>(&ref)) return **named == NamedOptions{};
   if (auto whole = std::get_if<int64_t*>(&ref)) return **whole == allowed.word->value;
   if (auto small = std::get_if<int*>(&ref)) return **small == allowed.word->value;
   if (auto real = std::get_if<double*>(&ref)) return **real == allowed.word->value;
@@ -218,12 +272,27 @@ bool holds_word(const FieldRef& ref, const Allowed& allowed) {
 
 void set_word(const FieldRef& ref, double value) {
   if (auto text = std::get_if<std::string*>(&ref)) (*text)->clear();
+  if (auto named = std::get_if<NamedOptions*>(&ref)) **named = {};
   if (auto whole = std::get_if<int64_t*>(&ref)) **whole = static_cast<int64_t>(value);
   if (auto small = std::get_if<int*>(&ref)) **small = static_cast<int>(value);
   if (auto real = std::get_if<double*>(&ref)) **real = value;
 }
 
 }  // namespace
+
+std::string number_text(double value) {
+  std::string text = fmt::format("{}", value);  // the shortest text that reads back the same
+  return text.find_first_not_of("-0123456789") == text.npos ? text + ".0" : text;
+}
+
+std::string string_text(const std::string& text) {
+  const bool plain =
+      !text.empty() && text != "null" && text != "Null" && text != "NULL" && text[0] != '-' &&
+      text.find_first_not_of(
+          "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./") == text.npos;
+  using nlohmann::json;
+  return plain ? text : json(text).dump(-1, ' ', false, json::error_handler_t::replace);
+}
 
 std::string Source::at(const YAML::Node& node) const {
   // An absent value's mark is that of whatever comes next.
@@ -265,7 +334,8 @@ void assign(const Field& field,
             Config& config) {
   const Assignment assignment{field, node, source, key};
   const FieldRef ref = field.at(config);
-  if (!rest.empty()) return set_element(*std::get<std::vector<DataSource>*>(ref), rest, assignment);
+  if (!rest.empty())
+    return std::visit([&](auto* member) { set_below(member, rest, assignment); }, ref);
   const auto& word = field.allowed.word;
   const bool is_word =
       word &&

@@ -29,13 +29,18 @@ std::string quoted(const std::string& text);
 std::string shown(const YAML::Node& node);
 
 /// Checks type and range and sets the member. `rest` is what an override named below the field
-/// ("0.path" of data.train.0.path), else empty; `key` is the key as the user wrote it.
+/// ("0.path" of data.train.0.path, "count" of rl.task.count), else empty; `key` is the key as the
+/// user wrote it.
 void assign(const Field& field,
             const std::string& rest,
             const YAML::Node& node,
             const Source& source,
             const std::string& key,
             Config& config);
+
+/// A number or a text as YAML on one line; reads back the same, bit for bit.
+std::string number_text(double value);
+std::string string_text(const std::string& text);
 
 /// The value as YAML on one line; reads back as the very same value.
 std::string value_text(const Field& field, const Config& config);

@@ -74,7 +74,6 @@ const BadConfig kBadConfigs[] = {
     "test.yaml:1: weight_decay: ", "did you mean optimizer.weight_decay?"},
     {"key nothing resembles", "mesh:\n  ep: 1\n  tensor_parallel: 2\n", {},
     "test.yaml:3: mesh.tensor_parallel: ", "known here: dp, ep, pp"},
-    {"rl section", "rl:\n  task: countdown\n", {}, "test.yaml:1: rl: ", "unknown key"},
     {"key below a value", "train:\n  steps:\n    many: 5\n", {},
     "test.yaml:3: train.steps: ", "a map"},
     {"key with a line break", "\"run\\n.dir\": x\n", {},
@@ -221,6 +220,87 @@ const BadConfig kBadConfigs[] = {
     "test.yaml:2: model.rope_scaling.beta_fast: ", "beta_slow"},
     {"config.json that is not there", "model:\n  from: /nowhere/config.json\n", {},
     "test.yaml:2: model.from: ", "/nowhere/config.json: no such file"},
+    {"config.json that a folder lacks", "run:\n  model: /nowhere\n", {},
+    "test.yaml:2: run.model: ", "/nowhere: no such file"},
+    {"list for the folder of a model", "run:\n  model: [a]\n", {},
+    "test.yaml:2: run.model: ", "want a model's folder"},
+    // Reinforcement learning.
+    {"text for the rl section", "rl: countdown\n", {}, "test.yaml:1: rl: ", "want keys with values"},
+    {"misspelt rl key", "rl:\n  groupsize: 4\n", {},
+    "test.yaml:2: rl.groupsize: ", "did you mean rl.group_size?"},
+    {"misspelt sampling key", "rl:\n  sampling:\n    temprature: 1\n", {},
+    "test.yaml:3: rl.sampling.temprature: ", "did you mean rl.sampling.temperature?"},
+    {"sampling key a level up", "rl:\n  max_new_tokens: 5\n", {},
+    "test.yaml:2: rl.max_new_tokens: ", "did you mean rl.sampling.max_new_tokens?"},
+    {"list for a task", "rl:\n  task: [countdown]\n", {},
+    "test.yaml:2: rl.task: ", "a list is no task; want a name"},
+    {"empty task", "rl:\n  task: ''\n", {}, "test.yaml:2: rl.task: ", "'' is no task"},
+    {"task without name", "rl:\n  task: {count: 3}\n", {},
+    "test.yaml:2: rl.task.name: ", "is missing"},
+    {"list for the name of a task", "rl:\n  task: {name: [a]}\n", {},
+    "test.yaml:2: rl.task.name: ", "a list is no name"},
+    {"weight of a task", "rl:\n  task:\n    name: countdown\n    weight: 2\n", {},
+    "test.yaml:4: rl.task.weight: ", "a task has none"},
+    {"option twice", "rl:\n  task:\n    name: countdown\n    count: 2\n    count: 3\n", {},
+    "test.yaml:5: rl.task.count: ", "stands here twice"},
+    {"list as option", "rl:\n  task: {name: a, ? [b] : c}\n", {}, "test.yaml:2: rl.task: ", "want a name"},
+    {"infinite option", "rl:\n  task: {name: a, max: .inf}\n", {},
+    "test.yaml:2: rl.task.max: ", "not a finite number"},
+    {"overflowing option", "rl:\n  task: {name: a, max: [1, 1e999]}\n", {},
+    "test.yaml:2: rl.task.max.1: ", "too large"},
+    {"whole option beyond 64 bits", "rl:\n  task: {name: a, seed: 18446744073709551616}\n", {},
+    "test.yaml:2: rl.task.seed: ", "too large"},
+    {"zero byte in an option", "rl:\n  task: {name: a, prompt: \"\\0\"}\n", {},
+    "test.yaml:2: rl.task.prompt: ", "zero byte"},
+    {"endless options", "rl:\n  task: &t {name: a, inside: *t}\n", {},
+    "test.yaml:2: rl.task.inside", "without end"},
+    {"null rewards", "rl:\n  rewards:\n", {}, "test.yaml:2: rl.rewards: ", "want a list such as"},
+    {"null reward", "rl:\n  rewards: [format, ~]\n", {},
+    "test.yaml:2: rl.rewards.1: ", "null is no reward"},
+    {"reward without name", "rl:\n  rewards:\n    - {weight: 1}\n", {},
+    "test.yaml:3: rl.rewards.0.name: ", "is missing"},
+    {"weight that is no number", "rl:\n  rewards:\n    - format\n    - {name: exact, weight: high}\n", {},
+    "test.yaml:4: rl.rewards.1.weight: ", "'high' is not a weight; want a number"},
+    {"weight in quotes", "rl:\n  rewards: {name: exact, weight: '1'}\n", {},
+    "test.yaml:2: rl.rewards.weight: ", "not a weight"},
+    {"map as stop text", "rl:\n  sampling: {stop: [{a: b}]}\n", {},
+    "test.yaml:2: rl.sampling.stop: ", "a list of texts"},
+    {"empty stop text", "rl:\n  sampling: {stop: ['']}\n", {},
+    "test.yaml:2: rl.sampling.stop: ", "none empty"},
+    {"group of one", "rl:\n  group_size: 1\n", {}, "test.yaml:2: rl.group_size: ", "want a whole number >= 2"},
+    {"negative temperature", "rl:\n  sampling: {temperature: -1}\n", {},
+    "test.yaml:2: rl.sampling.temperature: ", "want a number >= 0"},
+    {"top_p of nothing", "rl:\n  sampling: {top_p: 0}\n", {},
+    "test.yaml:2: rl.sampling.top_p: ", "want a number above 0 to 1"},
+    {"min_p of one", "rl:\n  sampling: {min_p: 1}\n", {},
+    "test.yaml:2: rl.sampling.min_p: ", "want a number from 0 to below 1"},
+    {"no new tokens", "rl:\n  sampling: {max_new_tokens: 0}\n", {},
+    "test.yaml:2: rl.sampling.max_new_tokens: ", "want a whole number >= 1"},
+    {"unknown rl loss", "rl: {loss: ppo}\n", {}, "test.yaml:1: rl.loss: ", "grpo, bnpo, dr_grpo, dapo, gspo"},
+    {"unknown advantage scale", "rl: {advantage_scale: std}\n", {},
+    "test.yaml:1: rl.advantage_scale: ", "group, batch, none"},
+    {"unknown handling of the truncated", "rl: {truncated: drop}\n", {},
+    "test.yaml:1: rl.truncated: ", "keep, mask"},
+    {"clip_low of one", "rl: {clip_low: 1}\n", {}, "test.yaml:1: rl.clip_low: ", "out of range"},
+    {"negative clip_high", "rl: {clip_high: -0.1}\n", {}, "test.yaml:1: rl.clip_high: ", ">= 0"},
+    {"negative beta", "rl: {beta: -0.1}\n", {}, "test.yaml:1: rl.beta: ", ">= 0"},
+    {"no passes", "rl: {passes: 0}\n", {}, "test.yaml:1: rl.passes: ", ">= 1"},
+    {"uneven mini-batches", "rl:\n  prompts_per_step: 16\n  mini_batches: 3\n", {},
+    "test.yaml:3: rl.mini_batches: ", "divide prompts_per_step"},
+    {"completions longer than the model", "rl:\n  task: countdown\n  sampling: {max_new_tokens: 1024}\n", {},
+    "test.yaml:3: rl.sampling.max_new_tokens: ", "want at most 1023"},
+    {"cache too small for a sequence", "rl:\n  task: countdown\n  cache_tokens: 64\n", {},
+    "test.yaml:3: rl.cache_tokens: ", "does not hold one sequence"},
+    {"option without a task", "run: {seed: 1}\n", {"rl.task.count=4"},
+    "override 'rl.task.count=4': rl.task.count: ", "want rl.task.name"},
+    {"option inside of an option", "rl: {task: countdown}\n", {"rl.task.a.b=4"},
+    "override 'rl.task.a.b=4': rl.task.a.b: ", "not what is inside"},
+    {"override beyond the rewards", "rl: {rewards: [format]}\n", {"rl.rewards.2.weight=1"},
+    "override 'rl.rewards.2.weight=1': rl.rewards.2.weight: ", "want 0 to 1"},
+    {"override of no reward", "rl: {rewards: [format]}\n", {"rl.rewards.format.weight=1"},
+    "override 'rl.rewards.format.weight=1': rl.rewards.format.weight: ", "'format' is no index"},
+    {"appended reward without name", "rl: {rewards: [format]}\n", {"rl.rewards.1.weight=1"},
+    "override 'rl.rewards.1.weight=1': rl.rewards.1.weight: ", "reward 1 has no name"},
     // Overrides.
     {"override without =", "run: {seed: 1}\n", {"train.steps"},
     "override 'train.steps': ", "train.steps=500"},
@@ -249,6 +329,14 @@ const BadConfig kBadConfigs[] = {
 };
 // clang-format on
 
+/// Options of every type, and texts that look like other types.
+const nlohmann::json kOptions = nlohmann::json::parse(R"({
+  "whole": -3, "large": 18446744073709551615, "real": 0.30000000000000004, "round": 2.0, "tiny": 1e-300,
+  "huge": 1e22, "yes": true, "no": false, "nothing": null, "text": "plain", "number": "5", "real text": "1e3",
+  "truth": "true", "null": "null", "tilde": "~", "empty": "", "tags": ["think", 1, [], {}, {"a": ["b"]}],
+  "prompt": "Q: {question}\n\t\"A\": '\\' # - \u00e9 \u0001 \ud83d\ude00", "5": 5, "a.b": 1, "- x: y": {"k, ]": 1}
+})");
+
 /// Another value for the field: within its range, and unlike its default.
 void change(const Field& field, Config& config) {
   struct Change {
@@ -268,6 +356,15 @@ void change(const Field& field, Config& config) {
     void operator()(std::vector<DataSource>* value) const {
       *value = {
           {"plain/path", 0.1 + 0.2}, {"with, comma ]}", 2.0}, {"~", 1.0}, {"1", 1.0}, {"null", 3}};
+    }
+    void operator()(NamedOptions* value) const { *value = {"countdown", 1.0, kOptions}; }
+    void operator()(std::vector<NamedOptions>* value) const {
+      *value = {{"plain", 1.0, nlohmann::json::object()},
+                {"null", 0.1 + 0.2, nlohmann::json::object()},
+                {"with options", -2.0, kOptions}};
+    }
+    void operator()(std::vector<std::string>* value) const {
+      *value = {"</answer>", "\n", "5", "a: b #'\"\\ \xc3\xa9 ]}, null"};
     }
   };
   std::visit(Change{field.allowed}, field.at(config));
@@ -396,6 +493,60 @@ TEST_CASE("overrides win over the file, and later ones over earlier ones", "[cor
   CHECK((with({"data.train.0={path: z}"}).data.train == std::vector<DataSource>{{"z", 1.0}}));
 }
 
+TEST_CASE("a task and rewards are names, or maps whose further keys are options", "[core-config]") {
+  const RlConfig rl = parse(R"(
+rl:
+  task:
+    name: countdown
+    count: 3
+    seed: 18446744073709551615
+    use: any
+    share: 1e-1
+    negative: false
+    label: "3"
+    operations: ["+", -, '*']
+    nested: {a: [1, 2.0, x]}
+    prompt: |
+      {question}
+      Answer:
+  rewards: [format, {name: countdown, weight: 2, partial: 0.1}]
+  sampling: {stop: [</answer>, 5]}
+)")
+                          .rl;
+  CHECK((rl.task.name == "countdown"));
+  CHECK((rl.task.options == nlohmann::json::parse(R"({"count": 3, "seed": 18446744073709551615,
+    "use": "any", "share": 0.1, "negative": false, "label": "3", "operations": ["+", "-", "*"],
+    "nested": {"a": [1, 2.0, "x"]}, "prompt": "{question}\nAnswer:\n"})")));
+  CHECK(rl.task.options["count"].is_number_integer());
+  CHECK(rl.task.options["nested"]["a"][1].is_number_float());
+  REQUIRE(rl.rewards.size() == 2);
+  CHECK((rl.rewards[0] == NamedOptions{"format"}));
+  CHECK((rl.rewards[1] == NamedOptions{"countdown", 2.0, {{"partial", 0.1}}}));
+  CHECK((rl.sampling.stop == std::vector<std::string>{"</answer>", "5"}));
+  CHECK((parse("rl: {task: arithmetic, rewards: exact, sampling: {stop: x}}").rl.rewards ==
+         std::vector<NamedOptions>{NamedOptions{"exact"}}));
+  CHECK((parse("rl: {task: null}").rl == RlConfig{}));
+}
+
+TEST_CASE("overrides reach the options of a task and of rewards", "[core-config]") {
+  const std::string yaml = "rl: {task: {name: countdown, count: 3}, rewards: [format, exact]}\n";
+  const auto with = [&](std::vector<std::string> overrides) { return parse(yaml, overrides).rl; };
+  CHECK((with({"rl.task.count=4"}).task.options == nlohmann::json{{"count", 4}}));
+  CHECK((with({"rl.task.use=any"}).task.options == nlohmann::json{{"count", 3}, {"use", "any"}}));
+  CHECK((with({"rl.task.name=jsonl"}).task.name == "jsonl"));
+  CHECK((with({"rl.task=arithmetic"}).task == NamedOptions{"arithmetic"}));
+  CHECK((with({"rl.task="}).task == NamedOptions{}));
+  CHECK((with({"rl.rewards.0.weight=0.5"}).rewards[0] == NamedOptions{"format", 0.5}));
+  CHECK((with({"rl.rewards.1={name: exact, ignore_case: false}"}).rewards[1] ==
+         NamedOptions{"exact", 1.0, {{"ignore_case", false}}}));
+  CHECK((with({"rl.rewards.2.weight=2", "rl.rewards.2.name=length"}).rewards[2] ==
+         NamedOptions{"length", 2.0}));
+  CHECK(with({"rl.rewards=[]"}).rewards.empty());
+  CHECK((with({"rl.sampling.stop=[a, b]"}).sampling.stop.size() == 2));
+  CHECK(with({"rl.sampling.stop=[]"}).sampling.stop.empty());
+  CHECK((parse("run:", {"rl.task.count=4", "rl.task.name=countdown"}).rl.task.name == "countdown"));
+}
+
 TEST_CASE("the architecture decides the defaults of what it fixes", "[core-config]") {
   const ModelConfig qwen3 = parse("model: {model_type: qwen3, num_attention_heads: 8}").model;
   CHECK_FALSE(qwen3.uses_mla());
@@ -426,6 +577,35 @@ TEST_CASE("a model can be taken from a config.json, with keys that override it",
       input_error([&] { parse("model: {from: " + broken.path.string() + "}"); });
   CHECK(holds(message, "test.yaml:1: model.from: "));
   CHECK(holds(message, "broken.json:2: not readable as JSON"));
+}
+
+TEST_CASE("the folder of a run's first weights gives its model, unless model.from does",
+          "[core-config]") {
+  namespace fs = std::filesystem;
+  const fs::path run = fs::temp_directory_path() / fmt::format("cohort-{}-run", getpid());
+  const auto write = [&](const char* folder, int layers) {
+    fs::create_directories(run / folder);
+    std::ofstream(run / folder / "config.json")
+        << R"({"model_type": "qwen3", "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": )"
+        << layers << "}";
+  };
+  write("checkpoints/step-00000010", 3);
+  write("checkpoints/step-00000009", 2);
+  const std::string yaml = "run: {model: " + run.string() + "}\n";
+  const Config config = parse(yaml);
+  CHECK(config.run.model == run.string());
+  CHECK(config.model.num_hidden_layers == 3);
+  CHECK(config.model.num_key_value_heads == 2);
+  CHECK(parse(to_yaml(config)) == config);
+  CHECK(parse(yaml, {"model.num_hidden_layers=7"}).model.num_hidden_layers == 7);
+  CHECK((parse(yaml, {"run.model="}).model == ModelConfig{}));
+  write("checkpoints/other", 9);
+  CHECK(parse(yaml, {"model.from=" + (run / "checkpoints/step-00000009").string()})
+            .model.num_hidden_layers == 2);
+  const std::string bad = input_error([&] { parse(yaml + "mesh: {ep: 2}\n"); });
+  CHECK(bad.starts_with("test.yaml:2: mesh.ep: "));
+  fs::remove_all(run);
 }
 
 TEST_CASE("to_yaml says every key, and reads back as the very same config", "[core-config]") {
