@@ -4,6 +4,7 @@
 #include <ctime>
 #include <filesystem>
 #include <limits>
+#include <optional>
 
 #include "core/base/error.h"
 #include "core/metrics/append_file.h"
@@ -27,10 +28,11 @@ void prepare_folder(const fs::path& dir, int64_t resume_step) {
   if (resume_step >= 0) {
     cut_after_step((dir / "metrics.jsonl").string(), resume_step);
     cut_after_step((dir / "experts.jsonl").string(), resume_step);
+    cut_after_step((dir / "samples.jsonl").string(), resume_step);
     cut_after_step((dir / "events.jsonl").string(), std::numeric_limits<int64_t>::max());
     return;
   }
-  for (const char* name : {"metrics.jsonl", "experts.jsonl", "events.jsonl"})
+  for (const char* name : {"metrics.jsonl", "experts.jsonl", "samples.jsonl", "events.jsonl"})
     fs::remove(dir / name, error);
   if (fs::is_directory(dir / "tensorboard"))
     for (const auto& entry : fs::directory_iterator(dir / "tensorboard"))
@@ -64,11 +66,14 @@ struct RunLog::State {
         experts((dir / "experts.jsonl").string()),
         events((dir / "events.jsonl").string()),
         tensorboard((dir / "tensorboard").string(), resume_step + 1),
-        progress(total_steps) {}
+        progress(total_steps),
+        samples_path((dir / "samples.jsonl").string()) {}
 
   AppendFile metrics, experts, events;
   TensorBoardFile tensorboard;
   ProgressLine progress;
+  const std::string samples_path;
+  std::optional<AppendFile> samples;  // opened by the first samples: other runs have no such file
 };
 
 RunLog::RunLog(const std::string& dir, int64_t total_steps, int64_t resume_step) {
@@ -93,6 +98,14 @@ void RunLog::step(int64_t step, const ordered_json& scalars) {
 
 void RunLog::expert_loads(int64_t step, const ordered_json& loads) {
   state_->experts.append(line_of(step, loads));
+}
+
+void RunLog::samples(int64_t step, const std::vector<ordered_json>& lines) {
+  std::string record;
+  for (const ordered_json& line : lines) record += line_of(step, line);
+  if (record.empty()) return;
+  if (!state_->samples) state_->samples.emplace(state_->samples_path);
+  state_->samples->append(record);
 }
 
 void RunLog::note(int64_t step, const std::string& event, const std::string& text) {

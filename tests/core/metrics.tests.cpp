@@ -26,6 +26,10 @@ void run_steps(const std::string& dir, int64_t resume_step, int64_t last) {
   for (int64_t step = std::max<int64_t>(0, resume_step) + 1; step <= last; ++step) {
     log.step(step, scalars_of(step));
     log.expert_loads(step, {{"model.layers.1", {step, 2 * step}}});
+    if (step % 3 == 0)
+      log.samples(step,
+                  {{{"completion", "a\n" + std::to_string(step)}, {"reward", 1}},
+                   {{"completion", "b"}, {"reward", 0}}});
   }
 }
 
@@ -55,6 +59,18 @@ TEST_CASE("A value that is not finite is null in metrics.jsonl", "[core-metrics]
         "{\"step\":1,\"loss\":null,\"grad_norm\":null,\"lr\":1}\n");
 }
 
+TEST_CASE("Samples are lines of samples.jsonl, whatever bytes they hold", "[core-metrics]") {
+  ScratchFolder dir;
+  core::RunLog log(dir / "run", 10, -1);
+  log.samples(1, {});
+  CHECK_FALSE(std::filesystem::exists(dir / "run/samples.jsonl"));
+  log.samples(2, {{{"prompt", "1+1="}, {"step", 9}, {"answer", nullptr}}, {{"reward", NAN}}});
+  log.samples(3, {{{"completion", "\xff\n</script>"}}});
+  CHECK(dir.read("run/samples.jsonl") ==
+        "{\"step\":2,\"prompt\":\"1+1=\",\"answer\":null}\n{\"step\":2,\"reward\":null}\n"
+        "{\"step\":3,\"completion\":\"\xef\xbf\xbd\\n</script>\"}\n");
+}
+
 TEST_CASE("A resumed run leaves the lines of an uninterrupted one", "[core-metrics]") {
   ScratchFolder dir;
   run_steps(dir / "whole", -1, 40);
@@ -63,6 +79,7 @@ TEST_CASE("A resumed run leaves the lines of an uninterrupted one", "[core-metri
   run_steps(dir / "cut", resume_step, 40);
   CHECK(dir.read("cut/metrics.jsonl") == dir.read("whole/metrics.jsonl"));
   CHECK(dir.read("cut/experts.jsonl") == dir.read("whole/experts.jsonl"));
+  CHECK(dir.read("cut/samples.jsonl") == dir.read("whole/samples.jsonl"));
   CHECK(dir.list("cut/tensorboard").size() == 2);
   const std::string events = dir.read("cut/events.jsonl");
   CHECK(events.find("\"started\"") != std::string::npos);
@@ -74,10 +91,12 @@ TEST_CASE("A line torn by a kill is repaired on resume", "[core-metrics]") {
   run_steps(dir / "whole", -1, 40);
   run_steps(dir / "torn", -1, 27);
   // The kill came while step 28 was written, after the checkpoint of step 28.
-  for (const char* name : {"torn/metrics.jsonl", "torn/experts.jsonl", "torn/events.jsonl"})
+  for (const char* name :
+       {"torn/metrics.jsonl", "torn/experts.jsonl", "torn/samples.jsonl", "torn/events.jsonl"})
     dir.write(name, dir.read(name) + "{\"step\":28,\"lo");
   run_steps(dir / "torn", 27, 40);
   CHECK(dir.read("torn/metrics.jsonl") == dir.read("whole/metrics.jsonl"));
+  CHECK(dir.read("torn/samples.jsonl") == dir.read("whole/samples.jsonl"));
   CHECK(dir.read("torn/experts.jsonl") == dir.read("whole/experts.jsonl"));
   std::istringstream events(dir.read("torn/events.jsonl"));
   int lines = 0;
@@ -92,6 +111,7 @@ TEST_CASE("A new run removes the logs of an earlier one and nothing else", "[cor
   dir.write("run/config.yaml", "kept");
   dir.write("run/tensorboard/notes.txt", "kept");
   run_steps(dir / "run", -1, 2);
+  CHECK_FALSE(std::filesystem::exists(dir / "run/samples.jsonl"));  // made anew by its first line
   CHECK(dir.read("run/metrics.jsonl").find("\"step\":3") == std::string::npos);
   CHECK(dir.list("run/tensorboard").size() == 2);  // one event file, one note
   CHECK(dir.read("run/tensorboard/notes.txt") == "kept");
