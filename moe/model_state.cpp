@@ -37,6 +37,21 @@ void load_weights(Transformer& model, const TensorSource& source) {
     buffer.value.copy_(source(buffer.name, buffer.value.sizes().vec()));
 }
 
+void copy_weights(const Transformer& from, Transformer& to) {
+  at::NoGradGuard no_grad;
+  const auto sources = from.parameters();
+  auto targets = to.parameters();
+  COHORT_CHECK(sources.size() == targets.size(),
+               "weights of {} parameters for a model of {}",
+               sources.size(),
+               targets.size());
+  for (size_t i = 0; i < sources.size(); ++i) targets[i].value.copy_(sources[i].value);
+  const auto source_buffers = from.buffers();
+  auto target_buffers = to.buffers();
+  for (size_t i = 0; i < source_buffers.size(); ++i)
+    target_buffers[i].value.copy_(source_buffers[i].value);
+}
+
 std::vector<distributed::CheckpointSlice> weight_slices(const Transformer& model,
                                                         const distributed::Mesh& mesh,
                                                         const std::string& prefix) {

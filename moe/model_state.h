@@ -21,6 +21,9 @@ using TensorSource =
 /// followed by reading its masters.
 void load_weights(Transformer& model, const TensorSource& source);
 
+/// Every weight and buffer of `from`, a model of the same config on the same mesh, into `to`.
+void copy_weights(const Transformer& from, Transformer& to);
+
 /// This rank's share of a model's weights and buffers under `prefix` + name, as whole tensors, each
 /// given by one rank.
 std::vector<distributed::CheckpointSlice> weight_slices(const Transformer& model,
