@@ -37,10 +37,25 @@ void load_weights(Transformer& model, const TensorSource& source) {
     buffer.value.copy_(source(buffer.name, buffer.value.sizes().vec()));
 }
 
-distributed::CheckpointContent checkpoint_content(const Transformer& model,
-                                                  distributed::ShardedOptimizer& optimizer,
-                                                  const distributed::Mesh& mesh) {
-  distributed::CheckpointContent content;
+void copy_weights(const Transformer& from, Transformer& to) {
+  at::NoGradGuard no_grad;
+  const auto sources = from.parameters();
+  auto targets = to.parameters();
+  COHORT_CHECK(sources.size() == targets.size(),
+               "weights of {} parameters for a model of {}",
+               sources.size(),
+               targets.size());
+  for (size_t i = 0; i < sources.size(); ++i) targets[i].value.copy_(sources[i].value);
+  const auto source_buffers = from.buffers();
+  auto target_buffers = to.buffers();
+  for (size_t i = 0; i < source_buffers.size(); ++i)
+    target_buffers[i].value.copy_(source_buffers[i].value);
+}
+
+std::vector<distributed::CheckpointSlice> weight_slices(const Transformer& model,
+                                                        const distributed::Mesh& mesh,
+                                                        const std::string& prefix) {
+  std::vector<distributed::CheckpointSlice> slices;
   const auto& shape = mesh.shape;
   int64_t dense = 0, expert = 0;
   for (const auto& parameter : model.parameters())
@@ -48,11 +63,19 @@ distributed::CheckpointContent checkpoint_content(const Transformer& model,
       const bool mine = parameter.replicas == core::Replicas::kExpert
                             ? expert++ % shape.edp == shape.edp_rank
                             : dense++ % shape.dp == shape.dp_rank;
-      if (mine) content.model.push_back(whole(part.name, part_view(parameter, part)));
+      if (mine) slices.push_back(whole(prefix + part.name, part_view(parameter, part)));
     }
   if (shape.rank == 0)
     for (const auto& buffer : model.buffers())
-      content.model.push_back(whole(buffer.name, buffer.value));
+      slices.push_back(whole(prefix + buffer.name, buffer.value));
+  return slices;
+}
+
+distributed::CheckpointContent checkpoint_content(const Transformer& model,
+                                                  distributed::ShardedOptimizer& optimizer,
+                                                  const distributed::Mesh& mesh) {
+  distributed::CheckpointContent content;
+  content.model = weight_slices(model, mesh);
   const bool masters_are_weights = model.dtype() != at::kBFloat16;
   for (const auto& slice : optimizer.owned_slices())
     for (const auto& [kind, values] : slice.state)
@@ -62,13 +85,19 @@ distributed::CheckpointContent checkpoint_content(const Transformer& model,
   return content;
 }
 
+void load_weights(const distributed::CheckpointReader& reader,
+                  Transformer& model,
+                  const std::string& prefix) {
+  load_weights(model, [&](const std::string& name, const std::vector<int64_t>& shape) {
+    check_shape(reader, prefix + name, shape);
+    return reader.tensor(prefix + name);
+  });
+}
+
 void load_checkpoint(const distributed::CheckpointReader& reader,
                      Transformer& model,
                      distributed::ShardedOptimizer& optimizer) {
-  load_weights(model, [&](const std::string& name, const std::vector<int64_t>& shape) {
-    check_shape(reader, name, shape);
-    return reader.tensor(name);
-  });
+  load_weights(reader, model);
   at::NoGradGuard no_grad;
   for (auto& slice : optimizer.owned_slices())
     for (auto& [kind, values] : slice.state) {

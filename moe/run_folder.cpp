@@ -16,13 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string read_text(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
 void write_text(const std::string& path, const std::string& text) {
   std::ofstream out(path, std::ios::binary);
   out << text;
@@ -35,18 +28,6 @@ bool holds_a_run(const std::string& dir) {
   std::error_code ignored;
   return fs::exists(fs::path(dir) / "metrics.jsonl", ignored) ||
          (fs::is_directory(checkpoints, ignored) && !fs::is_empty(checkpoints, ignored));
-}
-
-std::string tokenizer_path(const core::Config& config) {
-  if (!config.data.tokenizer.empty()) {
-    COHORT_CHECK_INPUT(fs::is_regular_file(config.data.tokenizer),
-                       "data.tokenizer: there is no file '{}'",
-                       config.data.tokenizer);
-    return config.data.tokenizer;
-  }
-  if (config.data.train.empty()) return "";
-  const std::string recorded = core::IndexedDataset(config.data.train[0].path).info().tokenizer;
-  return fs::is_regular_file(recorded) ? recorded : "";
 }
 
 /// "key: value" lines of one section of a resolved YAML text.
@@ -81,6 +62,25 @@ std::string first_difference(const std::string& earlier, const std::string& now)
 
 }  // namespace
 
+std::string file_text(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+std::string carried_tokenizer(const core::DataConfig& data) {
+  if (!data.tokenizer.empty()) {
+    COHORT_CHECK_INPUT(fs::is_regular_file(data.tokenizer),
+                       "data.tokenizer: there is no file '{}'",
+                       data.tokenizer);
+    return file_text(data.tokenizer);
+  }
+  if (data.train.empty()) return "";
+  const std::string recorded = core::IndexedDataset(data.train[0].path).info().tokenizer;
+  return fs::is_regular_file(recorded) ? file_text(recorded) : "";
+}
+
 RunFolder open_run_folder(const core::Config& config, const distributed::Mesh& mesh, bool resume) {
   const std::string& dir = config.run.dir;
   RunFolder folder;
@@ -100,8 +100,6 @@ RunFolder open_run_folder(const core::Config& config, const distributed::Mesh& m
     if (!folder.checkpoint && mesh.shape.rank == 0)
       spdlog::info("no checkpoint in {}/checkpoints yet: starts from the beginning", dir);
   }
-  const std::string tokenizer = tokenizer_path(config);
-  if (!tokenizer.empty()) folder.tokenizer_json = read_text(tokenizer);
   return folder;
 }
 
@@ -115,7 +113,7 @@ void write_run_files(const core::Config& config, const std::vector<core::DataSou
                                  {"tokens", source.tokens},
                                  {"bytes", source.bytes}};
     const std::string prepared =
-        read_text((fs::path(source.path).parent_path() / "data_card.json").string());
+        file_text((fs::path(source.path).parent_path() / "data_card.json").string());
     const auto parsed = nlohmann::ordered_json::parse(prepared, nullptr, false);
     if (!parsed.is_discarded()) entry["prepared"] = parsed;
     card["sources"].push_back(entry);
@@ -140,6 +138,8 @@ void check_resumable(const core::Config& config,
                      config.optimizer.name);
   const std::string data = difference("data");
   if (!data.empty()) spdlog::warn("resumes with other data: {}", data);
+  const std::string rl = difference("rl");
+  if (!rl.empty()) spdlog::warn("resumes with other rl settings: {}", rl);
   if (earlier.run.seed != config.run.seed ||
       earlier.train.global_batch != config.train.global_batch)
     spdlog::warn("resumes with another seed or global batch: the data order is not that of {}",

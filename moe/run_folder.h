@@ -15,8 +15,16 @@ struct RunFolder {
   std::string tokenizer_json;             ///< Travels with the checkpoints; may be empty.
 };
 
+/// The text of data.tokenizer, or of the tokenizer recorded beside the first token set; empty when
+/// there is neither.
+std::string carried_tokenizer(const core::DataConfig& data);
+
+/// The text of a file; empty when it cannot be read.
+std::string file_text(const std::string& path);
+
 /// Makes config.run.dir (rank 0), or finds the newest good checkpoint in it. Throws InputError when
-/// it holds a run and `resume` is false, or cannot be made. Collective.
+/// it holds a run and `resume` is false, or cannot be made. The tokenizer is left to the caller.
+/// Collective.
 RunFolder open_run_folder(const core::Config& config, const distributed::Mesh& mesh, bool resume);
 
 /// config.yaml (fully resolved) and data_card.json (every source with the card that `cohort data

@@ -52,8 +52,8 @@ void reduce_loads(const std::vector<MoeLayer*>& layers,
 StepReport train_step(Transformer& model,
                       distributed::ShardedOptimizer& optimizer,
                       const distributed::Mesh& mesh,
-                      const std::vector<core::Batch>& micro_batches,
-                      const LossFunction& loss,
+                      int64_t micro_batches,
+                      const std::function<LossTerms(int64_t)>& loss,
                       const StepOptions& options) {
   const auto layers = model.moe_layers();
   for (auto* layer : layers) layer->clear_load();
@@ -61,9 +61,9 @@ StepReport train_step(Transformer& model,
 
   std::vector<std::string> names;
   std::vector<double> sums;
-  for (size_t i = 0; i < micro_batches.size(); ++i) {
-    if (i + 1 == micro_batches.size()) optimizer.expect_last_backward();
-    const LossTerms terms = loss(model, micro_batches[i]);
+  for (int64_t i = 0; i < micro_batches; ++i) {
+    if (i + 1 == micro_batches) optimizer.expect_last_backward();
+    const LossTerms terms = loss(i);
     terms.total.backward();
     add_terms(terms, names, sums);
   }
@@ -77,6 +77,21 @@ StepReport train_step(Transformer& model,
       if (layers[i]->bias().defined())
         update_bias(layers[i]->bias(), report.loads[i], options.bias_update_speed);
   return report;
+}
+
+StepReport train_step(Transformer& model,
+                      distributed::ShardedOptimizer& optimizer,
+                      const distributed::Mesh& mesh,
+                      const std::vector<core::Batch>& micro_batches,
+                      const LossFunction& loss,
+                      const StepOptions& options) {
+  return train_step(
+      model,
+      optimizer,
+      mesh,
+      static_cast<int64_t>(micro_batches.size()),
+      [&](int64_t i) { return loss(model, micro_batches[static_cast<size_t>(i)]); },
+      options);
 }
 
 }  // namespace cohort::moe

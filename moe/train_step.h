@@ -39,8 +39,17 @@ struct StepReport {
   double max_violation = 0;       ///< Mean over MoE layers.
 };
 
-/// Collective over the mesh; every rank gives as many micro-batches. A step whose gradient is not
-/// finite changes nothing, biases included (report.update.skipped).
+/// `loss(i)` makes the forward pass of micro-batch i and gives its share. Collective over the mesh;
+/// every rank gives as many micro-batches, at least one. A step whose gradient is not finite
+/// changes nothing, biases included (report.update.skipped).
+StepReport train_step(Transformer& model,
+                      distributed::ShardedOptimizer& optimizer,
+                      const distributed::Mesh& mesh,
+                      int64_t micro_batches,
+                      const std::function<LossTerms(int64_t)>& loss,
+                      const StepOptions& options);
+
+/// The same for micro-batches of rows.
 StepReport train_step(Transformer& model,
                       distributed::ShardedOptimizer& optimizer,
                       const distributed::Mesh& mesh,
