@@ -1,4 +1,5 @@
-// cohort data prepare | inspect: text -> token sets, and a look into them.
+// cohort data prepare | inspect | problems: text -> token sets, and a look into them; a task's
+// problems.
 #include <unistd.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <numeric>
 
 #include "cli/commands.h"
+#include "cli/problems.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "core/data/indexed_dataset.h"
@@ -312,7 +314,12 @@ Run add_data(CLI::App& app) {
   inspect->add_option("--tokenizer", inspect_arguments->tokenizer, "tokenizer.json to decode with")
       ->type_name("FILE");
 
-  return [prepare, prepare_arguments, inspect_arguments] {
+  CLI::App* problems = app.add_subcommand(
+      "problems", "Write the problems of a task, for instance to make worked examples of");
+  const Run run_problems = add_problems(*problems);
+
+  return [=] {
+    if (problems->parsed()) return run_problems();
     if (!prepare->parsed()) return run_inspect(*inspect_arguments);
     core::PrepareOptions& options = prepare_arguments->options;
     const std::string& split = prepare_arguments->split;

@@ -432,6 +432,7 @@ std::vector<std::vector<Generated>> Generator::generate(
     const OnToken& on_token) {
   State& s = *state_;
   const double start = now();
+  const core::SteadyWeights steady;
   s.requests = &requests;
   s.sampling = sampling;
   s.on_token = &on_token;

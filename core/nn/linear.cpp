@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <numeric>
 #include <string>
+#include <unordered_map>
 
 #include "core/base/error.h"
 #include "kernels/cpu/gemm.h"
@@ -68,6 +69,34 @@ at::Tensor filled_up(const at::Tensor& t) {
   return filled;
 }
 
+/// Weights in the GEMM's layout, while some SteadyWeights lives.
+struct PackedWeights {
+  int64_t scopes = 0;
+  std::unordered_map<const void*, std::vector<at::Tensor>> of_weight;  ///< One a group.
+
+  /// Packed form of a stack [G, O, I].
+  const std::vector<at::Tensor>& packed(const Operand& weight) {
+    auto& groups = of_weight[weight.t.data_ptr()];
+    const int64_t outputs = weight.t.size(1), inputs = weight.t.size(2);
+    if (groups.empty())
+      for (int64_t g = 0; g < weight.t.size(0); ++g) {
+        groups.push_back(
+            at::empty({kernels::gemm_packed_size(outputs, inputs)}, weight.t.options()));
+        kernels::gemm_pack(weight.floats(g, 0),
+                           weight.leading(),
+                           outputs,
+                           inputs,
+                           groups.back().data_ptr<float>());
+      }
+    return groups;
+  }
+};
+
+PackedWeights& packed_weights() {
+  thread_local PackedWeights weights;
+  return weights;
+}
+
 /// One group's product by LibTorch; `steady`: in shapes that come again.
 void torch_product(
     GemmForm form, const at::Tensor& a, const at::Tensor& b, at::Tensor out, bool steady) {
@@ -91,8 +120,16 @@ void torch_product(
 }
 
 /// c = a b, a b^T or a^T b (`form`) group by group; a group without rows leaves zeros.
-void grouped_product(GemmForm form, Operand a, Operand b, Operand c, const Counts& counts) {
+/// `steady_weight`: b of a b^T may be kept packed.
+void grouped_product(GemmForm form,
+                     Operand a,
+                     Operand b,
+                     Operand c,
+                     const Counts& counts,
+                     bool steady_weight = false) {
   const bool own = c.t.is_cpu() && c.t.scalar_type() == at::kFloat && own_fp32_gemm();
+  const std::vector<at::Tensor>* packed =
+      own && steady_weight ? &packed_weights().packed(b) : nullptr;
   std::vector<kernels::GemmProduct> products;
   int64_t row = 0;
   for (size_t i = 0; i < counts.size(); ++i) {
@@ -108,7 +145,8 @@ void grouped_product(GemmForm form, Operand a, Operand b, Operand c, const Count
                           b.leading(),
                           c.floats(group, row),
                           c.leading(),
-                          false});
+                          false,
+                          packed ? (*packed)[i].const_data_ptr<float>() : nullptr});
     } else if (count > 0 || c.stacked()) {
       const at::Tensor out = c.of_group(group, row, count);
       if (count == 0)
@@ -136,7 +174,10 @@ at::Tensor multiply(const at::Tensor& x, const at::Tensor& weight, const Counts&
   shape.back() = stack.size(1);
   const at::Tensor y = at::empty(shape, x.options());
   const at::Tensor y_rows = y.view({rows.size(0), stack.size(1)});
-  grouped_product(GemmForm::kNT, {rows}, {stack}, {y_rows}, counts);
+  // Parameters only: a passing tensor's memory may be another's a moment later.
+  const bool steady =
+      packed_weights().scopes > 0 && !at::GradMode::is_enabled() && weight.requires_grad();
+  grouped_product(GemmForm::kNT, {rows}, {stack}, {y_rows}, counts, steady);
   return y;
 }
 
@@ -186,6 +227,12 @@ at::Tensor apply(const at::Tensor& x, const at::Tensor& weight, const Counts& co
 }
 
 }  // namespace
+
+SteadyWeights::SteadyWeights() { ++packed_weights().scopes; }
+
+SteadyWeights::~SteadyWeights() {
+  if (--packed_weights().scopes == 0) packed_weights().of_weight.clear();
+}
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
   COHORT_CHECK(weight.dim() == 2 && weight.size(1) > 0,

@@ -23,6 +23,18 @@ at::Tensor grouped_linear(const at::Tensor& x,
                           const at::Tensor& weight,
                           const std::vector<int64_t>& counts);
 
+/// While one is alive, weights do not change: the products of this thread without a graph keep each
+/// weight as the GEMM wants it, so that passes of few rows (decoding) do not arrange it anew each
+/// time. Same bits. Costs once more the memory of the weights used, fp32 on Cohort's GEMM only;
+/// nothing otherwise. Scopes may nest, and share then.
+class SteadyWeights {
+ public:
+  SteadyWeights();
+  ~SteadyWeights();
+  SteadyWeights(const SteadyWeights&) = delete;
+  SteadyWeights& operator=(const SteadyWeights&) = delete;
+};
+
 /// Whether fp32 products on the CPU run on kernels::gemm: for who calls it without a graph.
 bool own_fp32_gemm();
 

@@ -87,7 +87,7 @@ struct Blocking {
     const int64_t most_k = tiles > 1 ? kBlockK : kStripFloats / strip;
     k = round_up(ceil_div(p.k, ceil_div(p.k, most_k)), 16);
     pack_a = tiles > 1 && a_needs_packing(p);
-    pack_b = tiles > 1 || p.form == GemmForm::kNT || across % kernels.lanes != 0;
+    pack_b = !p.b_packed && (tiles > 1 || p.form == GemmForm::kNT || across % kernels.lanes != 0);
   }
 };
 
@@ -139,13 +139,16 @@ void multiply_block(const GemmKernels& kernels,
   tile.k = block.k;
   tile.a_row = transposed ? 1 : by.pack_a ? block.k + kRowGap : p.lda;
   tile.a_k = !transposed ? 1 : by.pack_a ? lanes : p.lda;
-  tile.b_panel = by.pack_b ? lanes * block.k : lanes;
-  tile.b_k = by.pack_b ? lanes : p.ldb;
+  // Packed beforehand, B is in panels of the whole k.
+  tile.b_panel = p.b_packed ? lanes * p.k : by.pack_b ? lanes * block.k : lanes;
+  tile.b_k = by.pack_b || p.b_packed ? lanes : p.ldb;
   tile.ldc = p.ldc;
   tile.accumulate = p.accumulate || block.k0 > 0;
   for (int64_t panel = 0; panel < panels; panel += by.vectors) {
     const int64_t vectors = std::min(by.vectors, panels - panel), n0 = block.n0 + panel * lanes;
-    tile.b = by.pack_b ? b_packed + panel * lanes * block.k : p.b + block.k0 * p.ldb + n0;
+    tile.b = p.b_packed  ? p.b_packed + n0 * p.k + block.k0 * lanes
+             : by.pack_b ? b_packed + panel * lanes * block.k
+                         : p.b + block.k0 * p.ldb + n0;
     tile.n = std::min(block.n - panel * lanes, vectors * lanes);
     for (int64_t i = block.first_tile; i < block.last_tile; ++i) {
       const int64_t row = task.m0 + i * by.rows, rows = std::min(by.rows, task.m1 - row);
@@ -163,8 +166,8 @@ void run_task(const GemmKernels& kernels,
               Scratch& a_scratch,
               Scratch& b_scratch) {
   const GemmProduct& p = *task.product;
-  if (p.m == 1 && p.form == GemmForm::kNT && p.k % 8 == 0 && (task.n1 - task.n0) % 32 == 0 &&
-      kernels.row_by_columns) {
+  if (p.m == 1 && p.form == GemmForm::kNT && !p.b_packed && p.k % 8 == 0 &&
+      (task.n1 - task.n0) % 32 == 0 && kernels.row_by_columns) {
     const float* b = p.b + task.n0 * p.ldb;
     kernels.row_by_columns(p.a, b, p.ldb, p.k, task.n1 - task.n0, p.c + task.n0, p.accumulate);
     return;
@@ -176,7 +179,9 @@ void run_task(const GemmKernels& kernels,
   for (int64_t n0 = task.n0; n0 < task.n1; n0 += by.n) {
     for (int64_t k0 = 0; k0 < p.k; k0 += by.k) {
       Block block{n0, std::min(by.n, task.n1 - n0), k0, std::min(by.k, p.k - k0), 0, 0};
-      if (p.form == GemmForm::kNT)
+      if (p.b_packed)
+        ;  // nothing to do
+      else if (p.form == GemmForm::kNT)
         kernels.pack_columns(p.b + n0 * p.ldb + k0, p.ldb, block.k, block.n, b);
       else if (by.pack_b)
         kernels.pack_rows(p.b + k0 * p.ldb + n0, p.ldb, block.k, block.n, kernels.lanes, b);
@@ -243,6 +248,14 @@ bool gemm_preferred() {
 #else
   return false;
 #endif
+}
+
+int64_t gemm_packed_size(int64_t n, int64_t k, GemmPath path) {
+  return round_up(n, kernels_of(path).lanes) * k;
+}
+
+void gemm_pack(const float* b, int64_t ldb, int64_t n, int64_t k, float* packed, GemmPath path) {
+  kernels_of(path).pack_columns(b, ldb, k, n, packed);
 }
 
 void gemm(const GemmProduct& product, GemmPath path) { gemm_many(&product, 1, path); }

@@ -35,6 +35,9 @@ struct GemmProduct {
   int64_t ldc = 0;
   bool accumulate = false;  ///< false: C is only written (what was there, NaN too, does not
                             ///< matter); true: the sums start from C.
+  /// Of kNT: what gemm_pack made of b, which is then not read. Saves packing it anew in each call:
+  /// with few rows, that is most of the work.
+  const float* b_packed = nullptr;
 };
 
 /// The instruction sets that there are kernels for.
@@ -49,6 +52,16 @@ GemmPath gemm_best_path();
 /// Whether `gemm` is expected to beat LibTorch's fp32 product: AVX-512 or AVX2 on a CPU that is not
 /// Intel's. Depends on the CPU alone.
 bool gemm_preferred();
+
+/// Floats that gemm_pack writes for b [n, k].
+int64_t gemm_packed_size(int64_t n, int64_t k, GemmPath path = gemm_best_path());
+/// b [n, k], rows ldb apart, as GemmProduct::b_packed takes it: for products on the same path.
+void gemm_pack(const float* b,
+               int64_t ldb,
+               int64_t n,
+               int64_t k,
+               float* packed,
+               GemmPath path = gemm_best_path());
 
 /// Computes C. Uses up to omp_get_max_threads() threads; one inside a parallel region.
 void gemm(const GemmProduct& product, GemmPath path = gemm_best_path());

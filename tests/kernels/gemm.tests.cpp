@@ -246,3 +246,26 @@ TEST_CASE("a list of products gives what they give one by one", "[kernels][gemm]
     }
   omp_set_num_threads(before);
 }
+
+TEST_CASE("A weight packed beforehand gives the same bits", "[kernels-gemm]") {
+  for (const GemmPath path : paths())
+    for (const int64_t m : {1, 2, 7, 13, 15, 33, 130})
+      for (const auto& [n, k] : {std::pair<int64_t, int64_t>{32, 16},
+                                 {1, 1},
+                                 {17, 5},
+                                 {352, 256},
+                                 {300, 401},
+                                 {64, 800}}) {
+        CAPTURE(static_cast<int>(path), m, n, k);
+        Case c(GemmForm::kNT, m, n, k, 3, m * n + k);
+        std::vector<float> packed(gemm_packed_size(n, k, path));
+        gemm_pack(c.b.data(), c.product.ldb, n, k, packed.data(), path);
+        for (const bool accumulate : {false, true}) {
+          const auto plain = c.run(path, accumulate);
+          c.product.b_packed = packed.data();
+          const auto steady = c.run(path, accumulate);
+          c.product.b_packed = nullptr;
+          CHECK(std::memcmp(plain.data(), steady.data(), plain.size() * sizeof(float)) == 0);
+        }
+      }
+}
