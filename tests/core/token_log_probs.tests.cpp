@@ -64,8 +64,10 @@ KernelRows run_kernel(const at::Tensor& logits,
 TEST_CASE("Chunked log-probabilities and entropies equal log-softmax over the whole",
           "[core-token_log_probs]") {
   // 4096 classes are taken 256 rows at a time: 600 rows are two chunks and a tail, 256 just one.
+  // A bf16 logit between 8 and 16 is up to 0.03 off, which at 0.7 moves its probability by 4.5 %.
+  at::manual_seed(1);
   for (const auto& [dtype, bound] :
-       {std::pair{at::kDouble, 1e-12}, {at::kFloat, 1e-5}, {at::kBFloat16, 2e-2}})
+       {std::pair{at::kDouble, 1e-12}, {at::kFloat, 1e-5}, {at::kBFloat16, 5e-2}})
     for (const auto& [rows, classes] :
          {std::pair<int64_t, int64_t>{1, 1}, {1, 5}, {7, 29}, {600, 4096}, {256, 4097}})
       for (const double temperature : {1.0, 0.7}) {
