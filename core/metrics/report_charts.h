@@ -236,7 +236,7 @@ class Chart {
       if (x > this.left + 45) parts.push(`<text x="${end === 'end' ? this.width - 2 : x.toFixed(1)}" y="${bottom + 15}" text-anchor="${end}">${short(t)}</text>`);
     }
     const clip = 'clip' + charts.indexOf(this);
-    parts.push(`<clipPath id="${clip}"><rect x="${this.left}" y="0" width="${this.width - this.left - this.right + 4}" height="${bottom + 1}"/></clipPath><g clip-path="url(#${clip})">`);
+    parts.push(`<clipPath id="${clip}"><rect x="${this.left - 4}" y="0" width="${this.width - this.left - this.right + 8}" height="${bottom + 1}"/></clipPath><g clip-path="url(#${clip})">`);
     for (const e of run.events) if (e.event === 'resumed')
       parts.push(`<line class="event" x1="${X(e.step)}" x2="${X(e.step)}" y1="${this.top}" y2="${bottom}"/>`);
     for (const s of this.series) parts.push(this.paths(s, X, Y));

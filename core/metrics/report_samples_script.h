@@ -80,7 +80,10 @@ function findRewardEnds() {
   const at = share => rewards[Math.round(share * (rewards.length - 1))];
   let [lo, hi] = [at(.02), at(.98)];
   if (lo === hi) [lo, hi] = [rewards[0], rewards[rewards.length - 1]];
-  if (lo === hi) [lo, hi] = lo >= 1 ? [0, lo] : [Math.min(lo, 0), 1];
+  // Where all are wrong (or right), the colours still say so.
+  if (!samples.shown.some(s => s.right)) hi = Math.max(hi, 1);
+  if (samples.shown.every(s => s.right)) lo = Math.min(lo, 0);
+  if (lo === hi) hi = lo + 1;
   rewardEnds.splice(0, 2, lo, hi);
 }
 
