@@ -45,15 +45,32 @@ struct Field {
   int importance;  // the least goes first when the line is too long
 };
 
+/// What the model learns: in pretraining the losses; in RL rewards, since a policy loss tells
+/// nothing.
+void add_results(std::vector<Field>& fields, const nlohmann::ordered_json& scalars) {
+  const auto reward = number(scalars, "reward_mean");
+  if (reward) fields.push_back({"reward " + short_number(*reward), 90});
+  if (const auto v = number(scalars, "pass_rate"))
+    fields.push_back({fmt::format("pass {:.1f}%", 100 * *v), 80});
+  if (const auto v = number(scalars, "eval_pass_at_1"))
+    fields.push_back({fmt::format("held-out {:.1f}%", 100 * *v), 95});
+  if (const auto v = number(scalars, "loss"); v && !reward)
+    fields.push_back({"loss " + short_number(*v), 90});
+  if (const auto v = number(scalars, "val_loss")) fields.push_back({"val " + short_number(*v), 85});
+  if (const auto v = number(scalars, "val_bits_per_byte"))
+    fields.push_back({fmt::format("{:.3f} bits/byte", *v), 80});
+}
+
 std::vector<Field> fields_of(int64_t step,
                              int64_t total_steps,
                              const nlohmann::ordered_json& scalars,
                              double eta_seconds) {
   std::vector<Field> fields{{fmt::format("step {}/{}", step, total_steps), 100}};
-  if (const auto v = number(scalars, "loss")) fields.push_back({"loss " + short_number(*v), 90});
-  if (const auto v = number(scalars, "val_loss")) fields.push_back({"val " + short_number(*v), 85});
-  if (const auto v = number(scalars, "val_bits_per_byte"))
-    fields.push_back({fmt::format("{:.3f} bits/byte", *v), 80});
+  add_results(fields, scalars);
+  if (const auto v = number(scalars, "completion_tokens_mean"))
+    fields.push_back({fmt::format("length {:.0f}", *v), 45});
+  if (const auto v = number(scalars, "generate_tokens_per_second"))
+    fields.push_back({short_count(*v) + " gen tok/s", 55});
   if (const auto v = number(scalars, "tokens_per_second"))
     fields.push_back({short_count(*v) + " tok/s", 60});
   if (const auto v = number(scalars, "max_vio"))
@@ -165,7 +182,7 @@ struct ProgressLine::State {
         each < 0 ? -1.0 : each * static_cast<double>(std::max<int64_t>(0, total_steps - step));
     latest = progress_line(step, total_steps, scalars, eta, terminal ? terminal_columns() : 0);
     printed = false;
-    const bool lasting = scalars.contains("val_loss");
+    const bool lasting = scalars.contains("val_loss") || scalars.contains("eval_pass_at_1");
     const double pause = terminal ? kTerminalSeconds : kPlainSeconds;
     if (lasting || step == total_steps || now - last_print >= pause) print(now, lasting);
   }

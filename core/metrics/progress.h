@@ -1,9 +1,10 @@
 // The live line of a run, on stderr.
 //
 //   step 120/1000  loss 3.412  12.3k tok/s  MaxVio 0.42  grad 1.03  lr 9.8e-04  ETA 4m12s
+//   step 120/300  reward 0.912  pass 81.3%  held-out 79.9%  length 41  3.90k gen tok/s  ETA 14m02s
 //
-// On a terminal it is rewritten in place, and the line of a validation step stays. In a log file
-// (or with TERM=dumb) it is a plain line every few seconds, and on each validation step.
+// On a terminal it is rewritten in place, and the line of a validation or evaluation step stays. In
+// a log file (or with TERM=dumb) it is a plain line every few seconds, and on each such step.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -13,7 +14,9 @@
 namespace cohort::core {
 
 /// The line of one step. Reads `loss, val_loss, val_bits_per_byte, tokens_per_second, max_vio,
-/// grad_norm, lr, skipped_steps` of `scalars`; what is missing (or 0 skipped steps) is left out.
+/// grad_norm, lr, skipped_steps` of `scalars`, and of an RL step, in place of the loss,
+/// `reward_mean, pass_rate, eval_pass_at_1, completion_tokens_mean, generate_tokens_per_second`;
+/// what is missing (or 0 skipped steps) is left out.
 /// eta_seconds < 0: not known yet, left out. columns > 0: the line is at most that long: spaces,
 /// then whole fields, least telling first, are dropped until it fits.
 std::string progress_line(int64_t step,

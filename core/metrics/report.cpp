@@ -8,6 +8,7 @@
 #include "core/metrics/report_charts.h"
 #include "core/metrics/report_data.h"
 #include "core/metrics/report_page.h"
+#include "core/metrics/report_samples_script.h"
 #include "core/metrics/report_script.h"
 #include "core/metrics/report_style.h"
 
@@ -40,6 +41,7 @@ std::string write_report(const std::string& dir, const std::string& out) {
   std::string page = kReportPage;
   replace_once(page, "@STYLE@", kReportStyle);
   replace_once(page, "@CHARTS@", kReportCharts);
+  replace_once(page, "@SAMPLES@", kReportSamplesScript);
   replace_once(page, "@SCRIPT@", kReportScript);
   replace_once(page, "@RUN@", script_safe(report_data(dir)));
 

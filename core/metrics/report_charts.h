@@ -1,4 +1,4 @@
-// First half of the report page's script: the run's scalars as SVG charts that share one range of
+// First part of the report page's script: the run's scalars as SVG charts that share one range of
 // steps and one cursor. Text of the run reaches the page through textContent alone, so none of it
 // can be markup. A further chart is one more entry of CHARTS.
 #pragma once
@@ -13,17 +13,37 @@ const $ = id => document.getElementById(id);
 // What is drawn, in this order. A chart claims the keys of metrics.jsonl it names ('reward/*': all that
 // begin so; 'lm_loss|loss': the first the run has) and is left out when the run has none of them; a key
 // nobody claims gets a small chart under "Other metrics". scale: 'log' or 'linear' to begin with; zero:
-// the axis starts at 0; exact: neither smoothed nor banded; rule: a figure drawn as a line; needs: a key
-// without which there is no such chart.
+// the axis starts at 0; percent: a share, said in hundredths; exact: neither smoothed nor banded; rule: a
+// figure drawn as a line; needs: a key without which there is no such chart; rl: only of RL runs (true) or
+// only of others (false); lead: above the completions.
+const isRl = ['reward_mean', 'eval_pass_at_1'].some(key => key in run.curves);
 const CHARTS = [
-  {title: 'Loss', unit: 'nats a token, next token', size: 'wide', scale: 'log', keys: ['lm_loss|loss', 'val_loss'],
+  {title: 'Right answers', unit: 'share of completions', size: 'wide', keys: ['pass_rate', 'eval_pass_at_1'], percent: true, zero: true, lead: true,
+   names: {pass_rate: 'training', eval_pass_at_1: 'held-out problems, pass@1'}},
+  {title: 'Reward', unit: 'mean of a step', keys: ['reward_mean', 'eval_reward_mean'],
+   names: {reward_mean: 'training', eval_reward_mean: 'held out'}},
+  {title: 'Reward components', unit: 'before their weights', keys: ['reward/*']},
+  {title: 'Completion length', unit: 'tokens, mean', size: 'third', keys: ['completion_tokens_mean'], zero: true},
+  {title: 'Cut by length', unit: 'share', size: 'third', keys: ['truncated_fraction'], percent: true, zero: true},
+  {title: 'Entropy', unit: 'nats a token', size: 'third', keys: ['entropy'], zero: true},
+  {title: 'Clipped tokens', unit: 'share', size: 'third', keys: ['clip_fraction'], percent: true, zero: true},
+  {title: 'KL to the reference', unit: 'nats a token', size: 'third', keys: ['kl'], zero: true},
+  {title: 'Policy loss', size: 'third', keys: ['loss'], rl: true},
+  {title: 'Log-probability drift', unit: 'sampling − training, greatest', size: 'third', scale: 'log', keys: ['logp_drift_max']},
+  {title: 'Routing mismatch', unit: 'share', size: 'third', keys: ['routing_mismatch'], percent: true, zero: true},
+  {title: 'Groups of one reward', unit: 'share, teach nothing', size: 'third', keys: ['degenerate_groups'], percent: true, zero: true},
+  {title: 'Time of a step', unit: 'seconds', keys: ['generate_seconds', 'reward_seconds', 'train_seconds'], zero: true,
+   names: {generate_seconds: 'generation', reward_seconds: 'rewards', train_seconds: 'training'}},
+  {title: 'Loss', rl: false, unit: 'nats a token, next token', size: 'wide', scale: 'log', keys: ['lm_loss|loss', 'val_loss'],
    names: {lm_loss: 'training', loss: 'training', val_loss: 'validation'}},
   {title: 'Bits per byte', unit: 'held-out text, less is better', keys: ['val_bits_per_byte'],
    names: {val_bits_per_byte: 'model'}, rule: {figure: 'gzip_bits_per_byte', name: 'gzip -9'}},
   {title: 'Training objective', unit: 'nats a token', scale: 'log', keys: ['loss', 'mtp_loss'], needs: 'mtp_loss',
    names: {loss: 'all terms', mtp_loss: 'multi-token'}},
-  {title: 'Throughput', unit: 'tokens a second', keys: ['tokens_per_second'], zero: true},
-  {title: 'Gradient norm', unit: 'before clipping', keys: ['grad_norm'], scale: 'log'},
+  {title: 'Throughput', unit: 'tokens a second', keys: ['tokens_per_second', 'generate_tokens_per_second'], zero: true,
+   names: {tokens_per_second: 'training', generate_tokens_per_second: 'generation'}},
+  {title: 'Gradient norm', unit: 'before clipping', keys: ['grad_norm'], scale: 'log', rl: false},
+  {title: 'Gradient norm', unit: 'before clipping', keys: ['grad_norm'], scale: 'log', size: 'third', rl: true},
   {title: 'Learning rate', keys: ['lr'], size: 'third', zero: true, exact: true},
   {title: 'MaxVio', unit: 'greatest load / mean − 1', keys: ['max_vio'], size: 'third', zero: true},
   {title: 'Balance loss', keys: ['balance_loss'], size: 'third'},
@@ -118,6 +138,7 @@ let smoothing = 0;        // half window, as a share of the run
 class Chart {
   constructor(spec, host) {
     this.spec = spec;
+    this.text = spec.percent ? v => short(+(100 * v).toPrecision(3)) + ' %' : short;
     this.log = spec.scale === 'log';
     this.series = spec.keys.map((key, i) => ({key, name: (spec.names || {})[key] || key, color: color(i), ...run.curves[key]}));
     const rule = spec.rule && run.figures[spec.rule.figure];
@@ -130,7 +151,7 @@ class Chart {
     this.series.forEach((s, i) => this.legend.append(element('span', {},
       element('i', {className: 'key', style: 'border-color:' + s.color}), this.series.length > 1 || this.rule ? s.name + ' ' : '', this.values[i])));
     if (this.rule) this.legend.append(element('span', {},
-      element('i', {className: 'key dashed', style: 'border-color:var(--soft)'}), this.rule.name + ' ', element('b', {}, short(this.rule.value))));
+      element('i', {className: 'key dashed', style: 'border-color:var(--soft)'}), this.rule.name + ' ', element('b', {}, this.text(this.rule.value))));
     this.button = element('button', {title: 'Linear or logarithmic axis'});
     this.button.onclick = () => { this.log = !this.log; this.draw(); };
     this.plot = element('div', {className: 'plot'});
@@ -183,6 +204,7 @@ class Chart {
     }
     if (this.logged) { const room = (hi / lo) ** .06; this.lo = lo / room; this.hi = hi * room; return; }
     if (this.spec.zero && lo >= 0) lo = 0;
+    if (this.spec.zero && hi === 0) hi = this.spec.percent ? .01 : 1;
     if (hi - lo < 1e-9 * Math.abs(hi) || hi === lo) { const room = Math.abs(hi) * .1 || 1; lo -= room; hi += room; }
     const room = (hi - lo) * .07;
     this.lo = lo === 0 ? 0 : lo >= 0 && lo - room < 0 ? 0 : lo - room;
@@ -198,7 +220,8 @@ class Chart {
     this.button.textContent = this.logged ? 'log' : 'linear';
     this.top = 10; this.bottom = 22; this.right = 12;
     const yTicks = (this.logged ? logTicks : linearTicks)(this.lo, this.hi, this.height > 300 ? 6 : 4);
-    const yTexts = tickTexts(yTicks, this.logged);
+    const [factor, sign] = this.spec.percent ? [100, ' %'] : [1, ''];
+    const yTexts = tickTexts(yTicks.map(t => factor * t), this.logged).map(t => t + sign);
     this.left = Math.max(...yTexts.map(t => t.length), 2) * 6.3 + 12;
     const X = v => this.px(v).toFixed(1), Y = v => clamp(this.py(v), -50, this.height + 50).toFixed(1);
     const parts = [];
@@ -213,14 +236,14 @@ class Chart {
       if (x > this.left + 45) parts.push(`<text x="${end === 'end' ? this.width - 2 : x.toFixed(1)}" y="${bottom + 15}" text-anchor="${end}">${short(t)}</text>`);
     }
     const clip = 'clip' + charts.indexOf(this);
-    parts.push(`<clipPath id="${clip}"><rect x="${this.left}" y="0" width="${this.width - this.left - this.right + 4}" height="${bottom + 1}"/></clipPath><g clip-path="url(#${clip})">`);
+    parts.push(`<clipPath id="${clip}"><rect x="${this.left - 4}" y="0" width="${this.width - this.left - this.right + 8}" height="${bottom + 1}"/></clipPath><g clip-path="url(#${clip})">`);
     for (const e of run.events) if (e.event === 'resumed')
       parts.push(`<line class="event" x1="${X(e.step)}" x2="${X(e.step)}" y1="${this.top}" y2="${bottom}"/>`);
     for (const s of this.series) parts.push(this.paths(s, X, Y));
     if (this.rule) {
       const y = this.py(this.rule.value), above = y > this.top + 18;
       parts.push(`<line class="rule" x1="${this.left}" x2="${this.width - this.right}" y1="${y}" y2="${y}"/>`,
-        `<text class="rule-label" x="${this.width - this.right - 2}" y="${y + (above ? -6 : 14)}" text-anchor="end">${this.rule.name} ${short(this.rule.value)}</text>`);
+        `<text class="rule-label" x="${this.width - this.right - 2}" y="${y + (above ? -6 : 14)}" text-anchor="end">${this.rule.name} ${this.text(this.rule.value)}</text>`);
     }
     parts.push('</g><g class="over"></g>');
     this.plot.innerHTML = `<svg viewBox="0 0 ${this.width} ${this.height}" role="img" aria-label="${this.spec.keys.length} curve(s) over the steps">${parts.join('')}</svg>`;
@@ -252,7 +275,7 @@ class Chart {
     this.series.forEach((s, k) => {
       if (!s.x.length) return;
       const i = step == null ? s.x.length - 1 : nearest(s.x, step);
-      this.values[k].textContent = s.y[i] == null ? '' : short(s.y[i]);
+      this.values[k].textContent = s.y[i] == null ? '' : this.text(s.y[i]);
       if (step != null && s.line[i] != null && s.x[i] >= domain[0] && s.x[i] <= domain[1])
         marks += `<circle class="dot" cx="${this.px(s.x[i])}" cy="${clamp(this.py(s.line[i]), 0, this.height)}" r="4" style="fill:${s.color}"/>`;
     });
@@ -271,11 +294,11 @@ class Chart {
     const lines = [element('div', {className: 'step'}, 'step ' + at.toLocaleString('en'))];
     for (const s of this.series) if (s.x.length) {
       const i = nearest(s.x, cursor);
-      const spread = s.lo && s.hi[i] > s.lo[i] ? ' (' + short(s.lo[i]) + ' to ' + short(s.hi[i]) + ')' : '';
+      const spread = s.lo && s.hi[i] > s.lo[i] ? ' (' + this.text(s.lo[i]) + ' to ' + this.text(s.hi[i]) + ')' : '';
       const away = s.sparse && s.x[i] !== at ? ' at step ' + s.x[i].toLocaleString('en') : '';
-      const mean = !s.plain ? ', smoothed ' + short(s.line[i]) : '';
+      const mean = !s.plain ? ', smoothed ' + this.text(s.line[i]) : '';
       lines.push(element('div', {}, element('i', {className: 'key', style: 'border-color:' + s.color}), this.series.length > 1 ? s.name + ' ' : '',
-        element('b', {}, short(s.y[i])), spread + mean + away));
+        element('b', {}, this.text(s.y[i])), spread + mean + away));
     }
     showTip(event, lines);
   }

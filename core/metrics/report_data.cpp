@@ -6,11 +6,14 @@
 #include <deque>
 #include <fstream>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <set>
 
 #include "core/base/error.h"
 #include "core/metrics/curve.h"
+#include "core/metrics/report_lines.h"
+#include "core/metrics/report_samples.h"
 
 namespace cohort::core {
 namespace {
@@ -25,37 +28,8 @@ constexpr size_t kLoadCells = 900000;
 constexpr size_t kEvents = 200;
 constexpr size_t kListEntries = 200;
 constexpr size_t kConfigBytes = 200000;
+constexpr size_t kEndSteps = 10;     // of an RL run, whose steps are long and few
 constexpr size_t kRecentSteps = 50;  // a noisy figure is the mean over so many last steps
-
-/// Calls visit(object, whole) for each line of a .jsonl file; returns how many lines are no object.
-/// A torn last line, of a run that is being written or was killed, is passed over.
-template <class Visit>
-int64_t each_line(const fs::path& path, Visit visit) {
-  int64_t broken = 0;
-  std::ifstream in(path, std::ios::binary);
-  for (std::string line; std::getline(in, line);) {
-    const ordered_json object = ordered_json::parse(line, nullptr, false);
-    if (object.is_object())
-      visit(object);
-    else if (!in.eof() && !line.empty())
-      ++broken;
-  }
-  return broken;
-}
-
-std::optional<double> finite(const ordered_json& object, const char* key) {
-  const auto found = object.find(key);
-  if (found == object.end() || !found->is_number()) return {};
-  const double value = found->get<double>();
-  return std::isfinite(value) ? std::optional(value) : std::nullopt;
-}
-
-/// The step of a line; nothing when it is no whole number that a run can get to.
-std::optional<int64_t> step_of(const ordered_json& line) {
-  const auto step = finite(line, "step");
-  if (!step || *step < 0 || *step > 9e15) return {};
-  return static_cast<int64_t>(*step);
-}
 
 /// First number called `key` anywhere in `value`.
 std::optional<double> find_number(const ordered_json& value, const char* key) {
@@ -119,6 +93,32 @@ ordered_json list_checkpoints(const fs::path& folder) {
   return list;
 }
 
+/// A noisy value at the start and at the end of a run: means over a few steps, over fewer in a
+/// short run, so that the two stay apart.
+class Ends {
+ public:
+  void add(double value) {
+    ++count_;
+    if (first_.size() < kEndSteps) first_.push_back(value);
+    last_.push_back(value);
+    if (last_.size() > kEndSteps) last_.pop_front();
+  }
+  size_t steps() const { return std::clamp<size_t>(count_ / 4, 1, kEndSteps); }
+  double first() const {
+    return std::accumulate(first_.begin(), first_.begin() + reach(), 0.0) /
+           static_cast<double>(steps());
+  }
+  double last() const {
+    return std::accumulate(last_.end() - reach(), last_.end(), 0.0) / static_cast<double>(steps());
+  }
+
+ private:
+  std::ptrdiff_t reach() const { return static_cast<std::ptrdiff_t>(steps()); }
+  size_t count_ = 0;
+  std::vector<double> first_;
+  std::deque<double> last_;
+};
+
 /// Everything that one pass over metrics.jsonl gives.
 class Scalars {
  public:
@@ -142,14 +142,17 @@ class Scalars {
     if (one_more || !not_finite.empty()) note(one_more ? "skipped" : "logged", not_finite);
     if (const auto v = finite(line, "max_vio")) add_recent(*v);
     add_validation(line);
+    add_rl(line);
   }
 
   ordered_json figures() {
     if (step_ >= 0) figures_["step"] = step_;
-    if (!rates_.empty()) {
-      const auto middle = rates_.begin() + static_cast<std::ptrdiff_t>(rates_.size() / 2);
-      std::nth_element(rates_.begin(), middle, rates_.end());
-      figures_["tokens_per_second"] = *middle;
+    if (!rates_.empty()) figures_["tokens_per_second"] = median(rates_);
+    if (!generate_rates_.empty()) figures_["generate_tokens_per_second"] = median(generate_rates_);
+    for (const auto& [key, ends] : ends_) {
+      figures_[key] = ends.last();
+      figures_[key + "_first"] = ends.first();
+      figures_["rl_mean_steps"] = ends.steps();
     }
     double sum = 0;
     for (const double v : max_vio_) sum += v;
@@ -194,10 +197,34 @@ class Scalars {
       figures_["val_bits_per_byte"] = std::min(*bits, figures_.value("val_bits_per_byte", *bits));
   }
 
+  void add_rl(const ordered_json& line) {
+    if (const auto pass = finite(line, "eval_pass_at_1")) {
+      for (const char* suffix : {"_first", ""}) {
+        if (*suffix && figures_.contains("eval_pass_at_1")) continue;
+        figures_[std::string("eval_pass_at_1") + suffix] = *pass;
+        figures_[std::string("eval_step") + suffix] = step_;
+      }
+    }
+    if (const auto problems = finite(line, "eval_problems")) figures_["eval_problems"] = *problems;
+    for (const char* key : {"reward_mean", "pass_rate", "completion_tokens_mean"})
+      if (const auto v = finite(line, key)) ends_[key].add(*v);
+    for (const char* key : {"logp_drift_max", "routing_mismatch"})
+      if (const auto v = finite(line, key)) figures_[key] = std::max(*v, figures_.value(key, *v));
+    if (const auto v = finite(line, "generate_tokens_per_second"))
+      generate_rates_.push_back(static_cast<float>(*v));
+  }
+
+  static float median(std::vector<float>& values) {
+    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+    std::nth_element(values.begin(), middle, values.end());
+    return *middle;
+  }
+
   int64_t step_ = -1;
   std::map<std::string, Curve> curves_;
   ordered_json figures_ = ordered_json::object();
-  std::vector<float> rates_;
+  std::vector<float> rates_, generate_rates_;
+  std::map<std::string, Ends> ends_;
   std::deque<double> max_vio_;
   std::vector<ordered_json> events_;
   int64_t left_out_ = 0;
@@ -218,7 +245,7 @@ ordered_json gather_events(const fs::path& dir, const Scalars& scalars, int64_t 
   std::vector<ordered_json> events;
   int64_t left_out = scalars.events_left_out();
   std::set<int64_t> told;  // a skipped step with a note of its own needs no second line
-  each_line(dir / "events.jsonl", [&](const ordered_json& event) {
+  each_line(dir / "events.jsonl", [&](const ordered_json& event, int64_t) {
     const ordered_json known = known_fields(event);
     if (known.value("event", "") == "skipped" && known.contains("step"))
       told.insert(known["step"].get<int64_t>());
@@ -266,10 +293,10 @@ void check_is_run(const fs::path& dir) {
 ordered_json report_data(const fs::path& dir) {
   check_is_run(dir);
   Scalars scalars;
-  const int64_t broken =
-      each_line(dir / "metrics.jsonl", [&](const ordered_json& line) { scalars.add(line); });
+  const int64_t broken = each_line(dir / "metrics.jsonl",
+                                   [&](const ordered_json& line, int64_t) { scalars.add(line); });
   LoadHistory loads(kLoadCells);
-  each_line(dir / "experts.jsonl", [&](const ordered_json& line) {
+  each_line(dir / "experts.jsonl", [&](const ordered_json& line, int64_t) {
     if (const auto step = step_of(line)) loads.add(*step, line);
   });
   ordered_json card = read_json(dir / "data_card.json"), summary = read_json(dir / "summary.json");
@@ -278,7 +305,7 @@ ordered_json report_data(const fs::path& dir) {
   for (const char* key : {"val_bits_per_byte", "gzip_bits_per_byte", "wall_seconds"})
     for (const ordered_json* source : {&summary, &card})
       if (const auto v = find_number(*source, key); v && !figures.contains(key)) figures[key] = *v;
-  each_line(dir / "events.jsonl", [&](const ordered_json& event) {
+  each_line(dir / "events.jsonl", [&](const ordered_json& event, int64_t) {
     if (const auto total = finite(event, "total_steps")) figures["total_steps"] = *total;
   });
   cut_long_lists(card);
@@ -291,6 +318,7 @@ ordered_json report_data(const fs::path& dir) {
           {"figures", figures},
           {"curves", scalars.curves()},
           {"loads", loads.json()},
+          {"samples", report_samples(dir / "samples.jsonl")},
           {"events", gather_events(dir, scalars, broken)},
           {"config", read_text(dir / "config.yaml")},
           {"data_card", card},

@@ -1,6 +1,6 @@
-// The page that `cohort report` fills in: @STYLE@, @CHARTS@, @SCRIPT@ and @RUN@ (the run as JSON,
-// without "<"). Its content policy forbids every request, so the page shows the same offline for
-// ever.
+// The page that `cohort report` fills in: @STYLE@, @CHARTS@, @SAMPLES@, @SCRIPT@ and @RUN@ (the run
+// as JSON, without "<"). Its content policy forbids every request, so the page shows the same
+// offline for ever.
 #pragma once
 
 namespace cohort::core {
@@ -32,6 +32,23 @@ inline constexpr char kReportPage[] = R"page(<!doctype html>
   <noscript><p>This page draws its plots with its own inline JavaScript, which is turned off.</p></noscript>
   <section id="figures" class="figures"></section>
   <p id="empty" class="hint" hidden>No step has been logged yet.</p>
+  <section id="lead" class="charts"></section>
+  <section id="samples" hidden>
+    <div class="legend-row">
+      <div><h2>Completions over training</h2><div id="sample-hint" class="hint"></div></div>
+      <div id="reward-scale" class="scale"></div>
+    </div>
+    <div id="mosaic"></div>
+    <div class="controls">
+      <span id="sample-show" class="choices"></span>
+      <span id="sample-kind" class="choices"></span>
+      <input id="sample-search" type="search" placeholder="search prompts and completions" aria-label="Search prompts and completions">
+      <span id="sample-count"></span>
+    </div>
+    <div id="sample-heads" class="trio"></div>
+    <div id="sample-rows"></div>
+    <button id="sample-more">show more</button>
+  </section>
   <section id="charts" class="charts"></section>
   <section id="experts" hidden>
     <h2>Expert load</h2>
@@ -51,7 +68,7 @@ inline constexpr char kReportPage[] = R"page(<!doctype html>
 <footer id="footer"></footer>
 <div id="tip" hidden></div>
 <script type="application/json" id="run">@RUN@</script>
-<script>@CHARTS@@SCRIPT@</script>
+<script>@CHARTS@@SAMPLES@@SCRIPT@</script>
 </body>
 </html>
 )page";

@@ -1,5 +1,5 @@
-// Second half of the report page's script (the first is report_charts.h): expert-load heatmaps, key
-// figures, tables, and what puts the page together.
+// Last part of the report page's script (after report_charts.h and report_samples_script.h):
+// expert-load heatmaps, key figures, tables, and what puts the page together.
 #pragma once
 
 namespace cohort::core {
@@ -97,12 +97,33 @@ function addExperts() {
 }
 
 // ---------------------------------------------------------------- figures, tables
+// Of an RL run: where it began and where it got to.
+function addRlFigures(f, add) {
+  const percent = v => (100 * v).toFixed(1) + ' %', steps = 'first and last ' + (f.rl_mean_steps > 1 ? f.rl_mean_steps + ' steps' : 'step');
+  const change = (from, to, text) => from == null ? text(to) : text(from) + ' → ' + text(to);
+  if (f.eval_pass_at_1 != null) {
+    const once = f.eval_step === f.eval_step_first, better = f.eval_pass_at_1 > f.eval_pass_at_1_first;
+    // Of so many problems a share is known this well: 95 %, the normal approximation.
+    const error = f.eval_problems ? 196 * Math.sqrt(f.eval_pass_at_1 * (1 - f.eval_pass_at_1) / f.eval_problems) : 0;
+    add('Held-out pass@1', change(once ? null : f.eval_pass_at_1_first, f.eval_pass_at_1, percent), '', (once ? 'step ' + f.eval_step.toLocaleString('en') :
+      'step ' + f.eval_step_first.toLocaleString('en') + ' → ' + f.eval_step.toLocaleString('en')) + (error ? ', ± ' + error.toFixed(1) + ' %' : ''), once ? '' : better ? 'good' : 'bad');
+  } else if (f.pass_rate != null) add('Pass rate', change(f.pass_rate_first, f.pass_rate, percent), '', steps);
+  if (f.eval_problems != null) add('Problems', f.eval_problems.toLocaleString('en'), '', 'held out');
+  if (f.step != null) add('Steps', f.step.toLocaleString('en'), '', [f.total_steps ? 'of ' + f.total_steps.toLocaleString('en') : '', f.wall_seconds != null ? 'in ' + duration(f.wall_seconds) : ''].filter(Boolean).join(', '));
+  if (f.reward_mean != null) add('Reward', change(f.reward_mean_first, f.reward_mean, v => v.toFixed(2)), '', steps);
+  if (f.completion_tokens_mean != null) add('Completion', change(f.completion_tokens_mean_first, f.completion_tokens_mean, v => v.toFixed(0)), 'tokens', steps);
+  if (f.logp_drift_max != null) add('Drift', short(+f.logp_drift_max.toPrecision(2)), 'nats', f.routing_mismatch == null ? 'greatest of the run' :
+    f.routing_mismatch ? 'routed otherwise ' + short(100 * f.routing_mismatch) + ' %' : 'no token routed otherwise', f.routing_mismatch === 0 ? 'good' : '');
+  if (f.generate_tokens_per_second != null) add('Generation', short(f.generate_tokens_per_second), 'tok/s', 'median step');
+  if (f.skipped_steps) add('Skipped steps', String(f.skipped_steps), '', 'non-finite gradients', 'bad');
+}
 function addFigures() {
   const f = run.figures, host = $('figures');
   const add = (label, value, unit, note, mood) => host.append(element('div', {className: 'figure'},
     element('div', {className: 'label'}, label),
     element('div', {className: 'value'}, value, unit ? element('span', {className: 'unit'}, unit) : null),
     note ? element('div', {className: 'note ' + (mood || '')}, note) : null));
+  if (isRl) return addRlFigures(f, add);
   if (f.loss != null) add('Last loss', f.loss.toFixed(3), 'nats', f.lm_loss != null && Math.abs(f.lm_loss - f.loss) > 5e-4 ?
     'next token ' + f.lm_loss.toFixed(3) : 'training, step ' + f.step.toLocaleString('en'));
   if (f.val_loss != null) add('Validation loss', f.val_loss.toFixed(3), 'nats', 'best, step ' + f.val_loss_step.toLocaleString('en'));
@@ -178,9 +199,10 @@ function addCharts() {
   const claimed = new Set(), all = Object.keys(run.curves);
   for (const spec of CHARTS) {
     if (spec.needs && !all.includes(spec.needs)) continue;
+    if (spec.rl != null && spec.rl !== isRl) continue;
     const keys = spec.keys.flatMap(k => k.endsWith('*') ? all.filter(a => a.startsWith(k.slice(0, -1))) : k.split('|').filter(a => all.includes(a)).slice(0, 1));
     keys.forEach(k => claimed.add(k));
-    if (keys.length) new Chart({...spec, keys}, $('charts'));
+    if (keys.length) new Chart({...spec, keys}, $(spec.lead ? 'lead' : 'charts'));
   }
   const others = all.filter(k => !claimed.has(k));
   if (others.length) fold('other', null, others.length);
@@ -188,7 +210,7 @@ function addCharts() {
   $('empty').hidden = all.length > 0;
 }
 function setSmoothing() { smoothing = ($('smoothing').value / 100) ** 2 * .06; for (const chart of charts) chart.draw(); }
-function setTheme(theme) { document.documentElement.dataset.theme = theme; drawExperts(); }
+function setTheme(theme) { document.documentElement.dataset.theme = theme; drawExperts(); drawSamples(); }
 
 const dark = matchMedia('(prefers-color-scheme: dark)');
 setTheme(dark.matches ? 'dark' : 'light');
@@ -212,6 +234,7 @@ $('subtitle').textContent = [run.dir, steps == null ? null : 'step ' + steps.toL
 $('footer').textContent = 'Written by cohort report, ' + run.written + '. Drag over a chart to zoom, double-click for the whole run.';
 addFigures();
 addCharts();
+addSamples();
 setSmoothing();
 addExperts();
 addTables();

@@ -9,6 +9,7 @@ inline constexpr char kReportStyle[] = R"css(
   --soft: #626a73; --faint: #9aa2ab; --good: #18794e; --bad: #b42318;
   --c0: #2563c9; --c1: #d9600a; --c2: #16836b; --c3: #9a3fb5; --c4: #b8860b; --c5: #c2314f;
   --neutral: 240, 240, 236; --low: 33, 92, 168; --high: 192, 57, 30; --dead: 30, 16, 48;
+  --worst: 206, 84, 18; --mid: 219, 214, 200; --best: 20, 128, 112;
   --shadow: 0 1px 2px rgba(20, 25, 35, .06);
 }
 :root[data-theme=dark] {
@@ -16,6 +17,7 @@ inline constexpr char kReportStyle[] = R"css(
   --soft: #9ba4ae; --faint: #6b747e; --good: #4cc38a; --bad: #ff8a7a;
   --c0: #6aa5ff; --c1: #ff9f4a; --c2: #4cc9a6; --c3: #cf8be8; --c4: #e2b93b; --c5: #ff7d95;
   --neutral: 38, 43, 50; --low: 92, 164, 255; --high: 255, 122, 84; --dead: 214, 84, 214;
+  --worst: 240, 122, 52; --mid: 92, 96, 102; --best: 58, 190, 164;
   --shadow: none;
 }
 * { box-sizing: border-box; }
@@ -96,6 +98,60 @@ svg .drag { fill: var(--c0); opacity: .13; }
 .heatmap .mark { position: absolute; top: 0; bottom: 0; width: 1px; background: var(--text); opacity: .55; pointer-events: none; }
 .heatmap .ends { display: flex; justify-content: space-between; margin-top: 3px; font-size: 11px; color: var(--soft); }
 
+#lead:not(:empty) { margin-bottom: 14px; }
+#samples { margin: 26px 0 30px; }
+#samples .hint { max-width: 78ch; }
+#reward-scale { align-items: baseline; }
+#reward-scale .ramp { width: 170px; }
+#mosaic { display: flex; margin-bottom: 8px; }
+#mosaic button {
+  flex: 0 1 60px; min-width: 0; padding: 0 1px; border: 0; border-radius: 0; background: none; color: var(--soft);
+  display: flex; flex-direction: column;
+}
+#mosaic .stack { display: flex; flex-direction: column; gap: 1px; width: 100%; height: 88px; }
+#mosaic i { flex: 1; min-height: 0; border-radius: 1.5px; }
+#mosaic i.faded { opacity: .16; }
+#mosaic button:hover .stack { opacity: .8; }
+#mosaic .label { height: 20px; margin: 3px auto 0; padding-top: 3px; width: 0; display: flex; justify-content: center; white-space: nowrap; font-size: 11px; }
+#mosaic .picked .stack { outline: 2px solid var(--text); outline-offset: 1px; border-radius: 2px; }
+#mosaic .picked .label { color: var(--text); font-weight: 650; }
+.controls { display: flex; flex-wrap: wrap; gap: 8px 14px; align-items: center; margin-bottom: 10px; font-size: 12px; color: var(--soft); }
+.choices button { border-radius: 0; margin-right: -1px; }
+.choices button:first-child { border-radius: 6px 0 0 6px; }
+.choices button:last-child { border-radius: 0 6px 6px 0; }
+.choices button.on { color: var(--card); background: var(--text); border-color: var(--text); }
+input[type=search] {
+  font: inherit; font-size: 12.5px; width: 260px; padding: 4px 9px; color: var(--text); background: var(--card);
+  border: 1px solid var(--line); border-radius: 6px;
+}
+.trio { display: grid; grid-template-columns: repeat(var(--columns, 3), minmax(0, 1fr)); gap: 12px; }
+#sample-heads { position: sticky; top: 0; z-index: 3; background: var(--page); padding: 6px 0; }
+#sample-heads > div { display: flex; flex-wrap: wrap; gap: 2px 8px; align-items: center; padding: 0 2px; }
+#sample-heads .when, #sample-heads .count { color: var(--soft); font-size: 12.5px; }
+#sample-heads b { font-weight: 650; }
+#sample-heads input { margin-left: auto; }
+.row { background: var(--card); border: 1px solid var(--line); border-radius: 10px; box-shadow: var(--shadow); padding: 10px 12px 12px; margin-bottom: 12px; }
+.problem { display: flex; flex-wrap: wrap; gap: 2px 12px; align-items: baseline; margin-bottom: 8px; font-size: 13px; }
+.problem .prompt { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 8.7em; overflow-y: auto; font-weight: 600; unicode-bidi: isolate; }
+.problem .answer { color: var(--soft); overflow-wrap: anywhere; max-height: 4.4em; overflow-y: auto; }
+.problem .answer b { color: var(--text); font-weight: 600; unicode-bidi: isolate; }
+.badge { font-size: 11px; color: var(--soft); border: 1px solid var(--line); border-radius: 9px; padding: 0 7px; white-space: nowrap; }
+.left-out { color: var(--faint); font-weight: 400; }
+.cell { display: flex; flex-direction: column; gap: 8px; min-width: 0; }
+.cell .narrow { display: none; color: var(--soft); font-size: 12px; }
+.cell .more { align-self: flex-start; }
+article { border-left: 4px solid; border-radius: 5px; padding: 6px 10px 8px; min-width: 0; }
+article .facts { display: flex; flex-wrap: wrap; gap: 0 10px; align-items: baseline; font-size: 12px; color: var(--soft); overflow-wrap: anywhere; }
+article .facts b { color: var(--text); font-weight: 650; }
+article .problem { margin: 5px 0 3px; }
+article .text {
+  margin-top: 3px; max-height: 230px; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate;
+  font: 12.5px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
+}
+mark { background: var(--c4); color: #fff; border-radius: 2px; }
+details.inline { margin: 4px 0 0; padding: 0; border: 0; background: none; box-shadow: none; }
+details.inline summary { padding: 2px 0; font-weight: 400; }
+
 details { margin-top: 14px; padding: 0 16px; }
 #other { margin-top: 26px; }
 summary { padding: 11px 0; font-weight: 620; cursor: pointer; }
@@ -126,12 +182,17 @@ footer { padding-top: 18px; padding-bottom: 32px; color: var(--faint); font-size
 @media (max-width: 860px) {
   header, main, footer { padding-left: 14px; padding-right: 14px; }
   .charts > .chart, .charts > .chart.third { flex-basis: 100%; }
+  .trio { grid-template-columns: minmax(0, 1fr); }
+  .cell .narrow { display: block; }
+  #sample-heads { position: static; }
 }
 @media print {
   body { background: #fff; }
-  .tools, .chart button, #tip { display: none !important; }
+  .tools, .chart button, .controls, #sample-heads input, #sample-more, #tip { display: none !important; }
   header, main, footer { max-width: none; padding-left: 0; padding-right: 0; }
-  .figure, .chart, .heatmap { break-inside: avoid; box-shadow: none; }
+  #sample-heads { position: static; }
+  article .text { max-height: none; }
+  .figure, .chart, .heatmap, article { break-inside: avoid; box-shadow: none; }
   .charts > .chart { flex-basis: calc(50% - 7px); }
   .charts > .chart.wide { flex-basis: 100%; }
   .charts > .chart.third { flex-basis: calc(33.3% - 9.4px); }
