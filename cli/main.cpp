@@ -17,6 +17,8 @@ struct Subcommand {
 
 constexpr Subcommand kSubcommands[] = {
     {"pretrain", "Train a model on token sets", cohort::cli::add_pretrain},
+    {"eval", "Score a model on a task's held-out problems", cohort::cli::add_eval},
+    {"generate", "Complete prompts with a model", cohort::cli::add_generate},
     {"data", "Turn text into token sets, and look into them", cohort::cli::add_data},
     {"tokenizer", "Train, encode, decode", cohort::cli::add_tokenizer},
     {"inspect",
