@@ -17,6 +17,7 @@ struct Subcommand {
 
 constexpr Subcommand kSubcommands[] = {
     {"pretrain", "Train a model on token sets", cohort::cli::add_pretrain},
+    {"grpo", "Teach a model by rewards of what it says (GRPO)", cohort::cli::add_grpo},
     {"data", "Turn text into token sets, and look into them", cohort::cli::add_data},
     {"tokenizer", "Train, encode, decode", cohort::cli::add_tokenizer},
     {"inspect",
