@@ -130,7 +130,9 @@ void check_resumable(const core::Config& config,
   };
   const std::string model = difference("model");
   COHORT_CHECK_INPUT(model.empty(), "{} was trained with another model: {}", folder, model);
-  const core::Config earlier = core::parse_config_text(earlier_yaml, folder + "/manifest.json", {});
+  // Without run.model: the folder that the run started from need not exist any more.
+  const core::Config earlier =
+      core::parse_config_text(earlier_yaml, folder + "/manifest.json", {"run.model=null"});
   COHORT_CHECK_INPUT(earlier.optimizer.name == config.optimizer.name,
                      "{} holds the state of optimizer.name={}, which optimizer.name={} cannot use",
                      folder,
