@@ -35,7 +35,6 @@ std::vector<std::string> as_overrides(const Arguments& arguments) {
       "run.model=" + core::string_text(arguments.model.path),
       "mesh={dp: auto, ep: 1, pp: 1}",  // of the run that the config is of; ours is --ep
   };
-  all.insert(all.end(), arguments.overrides.begin(), arguments.overrides.end());
   const auto add = [&all](const char* key, const std::string& value) {
     if (!value.empty()) all.push_back(std::string(key) + "=" + value);
   };
@@ -48,6 +47,8 @@ std::vector<std::string> as_overrides(const Arguments& arguments) {
   add("rl.sampling.top_k", arguments.top_k);
   add("rl.sampling.min_p", arguments.min_p);
   add("rl.sampling.max_new_tokens", arguments.max_new_tokens);
+  // Last, so that they may refine what the options say: --task countdown rl.task.count=4.
+  all.insert(all.end(), arguments.overrides.begin(), arguments.overrides.end());
   return all;
 }
 
@@ -213,7 +214,9 @@ Run add_eval(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--save", arguments->save, "JSONL file that gets every completion and its scores");
   app.add_flag("--json", arguments->json, "One JSON object instead of text");
-  app.add_option("overrides", arguments->overrides, "Settings: rl.sampling.stop=[</answer>]");
+  app.add_option("overrides",
+                 arguments->overrides,
+                 "Settings of the rl section, which win over the options: rl.task.count=4");
   return [arguments] { return run(*arguments); };
 }
 

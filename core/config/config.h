@@ -169,7 +169,7 @@ struct CheckpointConfig {
 /// {name: countdown, count: 3}. The component itself checks its options.
 struct NamedOptions {
   std::string name;
-  double weight = 1.0;  ///< Of a reward in the sum; a task has none.
+  double weight = 1.0;                                ///< Of a reward in the sum; a task has none.
   nlohmann::json options = nlohmann::json::object();  ///< All keys but name and weight.
   friend bool operator==(const NamedOptions&, const NamedOptions&) = default;
 };
@@ -192,21 +192,21 @@ struct RlConfig {
   int64_t prompts_per_step = 16;      ///< Over all ranks, whatever the mesh.
   int64_t group_size = 16;            ///< Completions a prompt (G).
   SamplingConfig sampling;
-  std::string loss = "grpo";              ///< grpo | bnpo | dr_grpo | dapo | gspo
-  std::string advantage_scale = "group";  ///< group | batch | none: whose deviation divides.
+  std::string loss = "grpo";               ///< grpo | bnpo | dr_grpo | dapo | gspo
+  std::string advantage_scale = "group";   ///< group | batch | none: whose deviation divides.
   double clip_low = 0.2, clip_high = 0.2;  ///< The ratio is held in [1 - low, 1 + high].
   double beta = 0.0;            ///< Of the KL term to the reference model; 0: no reference is kept.
   int64_t reference_every = 0;  ///< Steps after which the reference becomes the model; 0: never.
   int64_t passes = 1;           ///< mu: passes over a rollout.
   int64_t mini_batches = 1;     ///< Updates a pass.
   std::string truncated = "keep";  ///< keep | mask: completions cut by max_new_tokens.
-  int64_t refill_rounds = 0;  ///< Dynamic sampling: groups whose rewards are all equal are drawn anew
-                              ///< from further prompts, up to so many rounds.
-  int64_t eval_every = 20;    ///< Steps between evaluations on held-out problems; 0: never.
+  int64_t refill_rounds = 0;  ///< Dynamic sampling: groups whose rewards are all equal are drawn
+                              ///< anew from further prompts, up to so many rounds.
+  int64_t eval_every = 20;  ///< Steps between evaluations on held-out problems; 0: never.
   int64_t eval_problems = 512;
-  int64_t eval_samples = 1;    ///< Completions a problem.
-  int64_t max_running = 256;   ///< Sequences that decode at once on a rank.
-  int64_t cache_tokens = 0;    ///< Capacity of a rank's KV cache; 0: what max_running needs.
+  int64_t eval_samples = 1;   ///< Completions a problem.
+  int64_t max_running = 256;  ///< Sequences that decode at once on a rank.
+  int64_t cache_tokens = 0;   ///< Capacity of a rank's KV cache; 0: what max_running needs.
   friend bool operator==(const RlConfig&, const RlConfig&) = default;
 };
 

@@ -192,7 +192,9 @@ std::vector<Field> training_fields() {
           data.tokenizer,
           or_null(anything()),
           "tokenizer.json to carry into checkpoints; null: the one beside the first token set"),
-      COHORT_FIELD(data.seq_len, from_to(1, kMaxTokens), "tokens a sequence"),
+      COHORT_FIELD(data.seq_len,
+                   from_to(1, kMaxTokens),
+                   "tokens a sequence (default: at most model.max_position_embeddings)"),
       COHORT_FIELD(train.steps, count_from(1), "optimizer steps"),
       COHORT_FIELD(train.global_batch, from_to(1, kMaxTokens), "sequences a step, over all ranks"),
       COHORT_FIELD(

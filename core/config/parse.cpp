@@ -213,6 +213,8 @@ Config resolve(const std::vector<Entry>& entries, Origins& origins) {
   const bool follows_heads = model.uses_mla() || !origins.given(kFromKey);
   if (follows_heads && !origins.given("model.num_key_value_heads"))
     model.num_key_value_heads = model.num_attention_heads;
+  if (!origins.given("data.seq_len"))
+    config.data.seq_len = std::min(config.data.seq_len, model.max_position_embeddings);
   return config;
 }
 

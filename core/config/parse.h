@@ -15,11 +15,12 @@ namespace cohort::core {
 /// one).
 ///
 /// `model:` takes the names of Hugging Face's config.json, their aliases included (rope_scaling,
-/// rope_theta, num_experts, ...). Keys that are left out have the defaults of config.h with two
-/// exceptions: what `model_type` fixes (fix_model_type) follows it, and num_key_value_heads is
-/// num_attention_heads. `model.from: PATH` starts from the config.json at PATH (or in that folder;
-/// relative to the working directory) instead; so does `run.model: DIR` where model.from is not
-/// given. Overrides may name a part: data.train.0.path, rl.task.count, rl.rewards.0.weight.
+/// rope_theta, num_experts, ...). Keys that are left out have the defaults of config.h with three
+/// exceptions: what `model_type` fixes (fix_model_type) follows it, num_key_value_heads is
+/// num_attention_heads, and seq_len is at most max_position_embeddings. `model.from: PATH` starts
+/// from the config.json at PATH (or in that folder; relative to the working directory) instead; so
+/// does `run.model: DIR` where model.from is not given. Overrides may name a part:
+/// data.train.0.path, rl.task.count, rl.rewards.0.weight.
 Config parse_config(const std::string& path, const std::vector<std::string>& overrides);
 /// The same for text; `name` stands for the file in messages.
 Config parse_config_text(const std::string& text,
