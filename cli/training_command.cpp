@@ -11,8 +11,8 @@
 namespace cohort::cli {
 namespace {
 
-/// A YAML text that stands for itself.
-std::string quoted(const std::string& text) {
+/// Text in the quotes of YAML.
+std::string yaml_text(const std::string& text) {
   std::string out = "'";
   for (char c : text) out += c == '\'' ? "''" : std::string(1, c);
   return out + "'";
@@ -39,7 +39,7 @@ Run add_training_command(CLI::App& app, Train train) {
   app.footer(core::config_reference());
   return [options, train = std::move(train)] {
     auto overrides = options->overrides;
-    if (!options->model.empty()) overrides.push_back("run.model=" + quoted(options->model));
+    if (!options->model.empty()) overrides.push_back("run.model=" + yaml_text(options->model));
     const core::Config config = core::parse_config(options->config, overrides);
     if (options->print_config) {
       if (distributed::world_rank() == 0) std::fputs(core::to_yaml(config).c_str(), stdout);
