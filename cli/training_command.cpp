@@ -11,7 +11,7 @@
 namespace cohort::cli {
 namespace {
 
-/// A YAML text that stands for itself.
+/// Text in the quotes of YAML.
 std::string yaml_text(const std::string& text) {
   std::string out = "'";
   for (char c : text) out += c == '\'' ? "''" : std::string(1, c);
