@@ -57,26 +57,57 @@ std::vector<PolicySequence> share_of_update(std::span<const PolicySequence> sequ
   return share;
 }
 
+/// Whether anything is learned from a sequence. Where its advantage is 0 and there is no KL term
+/// its gradient is exactly 0 (all samples of its group were as good), and it costs no pass.
+bool teaches(const PolicySequence& one, const GrpoStepOptions& options) {
+  return one.counts && (one.advantage != 0 || options.loss.beta != 0);
+}
+
+/// Those that teach first, both in order: the front is what passes are made over.
+int64_t sort_by_use(std::vector<PolicySequence>& sequences, const GrpoStepOptions& options) {
+  const auto rest = std::stable_partition(
+      sequences.begin(), sequences.end(), [&](const auto& one) { return teaches(one, options); });
+  return rest - sequences.begin();
+}
+
+/// Cuts the front of `sequences` into `parts` batches of nearly `useful / parts` sequences; one
+/// that would be empty gets a sequence of the rest, because every rank makes as many passes.
+std::vector<PolicyBatch> cut(std::span<const PolicySequence> sequences,
+                             int64_t useful,
+                             int64_t parts) {
+  const int64_t count = std::max(useful, parts);
+  std::vector<PolicyBatch> out;
+  for (int64_t i = 0; i < parts; ++i) {
+    const int64_t begin = count * i / parts, end = count * (i + 1) / parts;
+    out.push_back(
+        pack(sequences.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin))));
+  }
+  return out;
+}
+
 std::vector<MiniBatch> make_mini_batches(std::span<const PolicySequence> sequences,
                                          const GrpoStepOptions& options,
                                          distributed::Communicator& dp) {
-  std::vector<MiniBatch> out;
-  at::Tensor tokens = at::zeros({options.mini_batches}, at::kLong);
-  for (int64_t update = 0; update < options.mini_batches; ++update) {
-    const auto share = share_of_update(sequences, options, update);
-    MiniBatch mini_batch;
-    const std::span<const PolicySequence> all(share);
-    const auto step = static_cast<size_t>(options.micro_batch);
-    for (size_t i = 0; i < all.size(); i += step)
-      mini_batch.micro_batches.push_back(pack(all.subspan(i, std::min(step, all.size() - i))));
-    mini_batch.counts.sequences = static_cast<int64_t>(all.size()) * dp.size();
-    tokens[update] = counted_tokens(all);
-    out.push_back(std::move(mini_batch));
+  const int64_t updates = options.mini_batches;
+  std::vector<std::vector<PolicySequence>> shares;
+  std::vector<int64_t> useful;
+  at::Tensor tokens = at::zeros({updates}, at::kLong), parts = at::ones({updates}, at::kLong);
+  for (int64_t update = 0; update < updates; ++update) {
+    auto& share = shares.emplace_back(share_of_update(sequences, options, update));
+    tokens[update] = counted_tokens(share);
+    useful.push_back(sort_by_use(share, options));
+    parts[update] =
+        std::max<int64_t>(1, (useful.back() + options.micro_batch - 1) / options.micro_batch);
   }
   dp.all_reduce(tokens);
-  for (int64_t update = 0; update < options.mini_batches; ++update)
-    out[static_cast<size_t>(update)].counts.tokens =
-        std::max<int64_t>(1, tokens[update].item<int64_t>());
+  dp.all_reduce(parts, distributed::ReduceOp::kMax);
+  std::vector<MiniBatch> out;
+  for (int64_t update = 0; update < updates; ++update) {
+    const auto& share = shares[static_cast<size_t>(update)];
+    out.push_back({cut(share, useful[static_cast<size_t>(update)], parts[update].item<int64_t>()),
+                   {static_cast<int64_t>(share.size()) * dp.size(),
+                    std::max<int64_t>(1, tokens[update].item<int64_t>())}});
+  }
   return out;
 }
 

@@ -2,6 +2,9 @@
 // loss. Mini-batch u holds the groups whose number over all ranks is u modulo mini_batches, so it
 // holds the same groups on every mesh.
 //
+// A sequence from which nothing can be learned (its group was all as good, or it is masked) counts
+// among the sequences and tokens but costs no pass, unless there is a KL term.
+//
 // The loss is the policy loss alone: the sequence-wise balance term is of pretraining, and modules
 // of multi-token prediction are not run. Experts are those of sampling (RoutingReplay) in every
 // pass; the reference model routes by itself.
@@ -36,8 +39,9 @@ struct GrpoStepReport {
   double clip_fraction = 0;  ///< Of the tokens.
   double grad_norm = 0;      ///< Mean over the updates.
   double max_violation = 0;  ///< Of the loads of all updates.
-  /// Of the first update of the first pass, where the weights are those of sampling: largest |logp
-  /// - old|, and (token, layer) pairs that would have gone to other experts, of those compared.
+  /// Of the first update of the first pass, where the weights are those of sampling, over the
+  /// sequences learned from: largest |logp - old|, and (token, layer) pairs that would have gone to
+  /// other experts, of those compared.
   double logp_drift_max = 0;
   int64_t routing_mismatched = 0, routing_compared = 0;
   std::vector<distributed::OptimizerStepReport> updates;
