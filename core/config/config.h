@@ -202,7 +202,7 @@ struct RlConfig {
   std::string truncated = "keep";  ///< keep | mask: completions cut by max_new_tokens.
   int64_t refill_rounds = 0;  ///< Dynamic sampling: groups whose rewards are all equal are drawn
                               ///< anew from further prompts, up to so many rounds.
-  int64_t eval_every = 20;  ///< Steps between evaluations on held-out problems; 0: never.
+  int64_t eval_every = 20;    ///< Steps between evaluations on held-out problems; 0: never.
   int64_t eval_problems = 512;
   int64_t eval_samples = 1;   ///< Completions a problem.
   int64_t max_running = 256;  ///< Sequences that decode at once on a rank.
