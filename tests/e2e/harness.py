@@ -57,32 +57,42 @@ def cohort(*arguments, ranks=1, code=0, **options):
     return done
 
 
+def ranks_of(mpirun, subcommand):
+    """Process ids of the ranks that a running mpirun has started."""
+    out = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(mpirun)], capture_output=True, text=True).stdout
+    return [int(line.split()[0]) for line in out.splitlines() if f" {subcommand} " in line]
+
+
 class Workspace:
     """A temporary folder with token sets of a made-up language in which words follow each other by rule."""
+
+    pretraining = CONFIG
+    vocabulary = 512
 
     def __init__(self):
         self.holder = tempfile.TemporaryDirectory(prefix="cohort-e2e-")
         self.folder = pathlib.Path(self.holder.name)
         self.data = self.folder / "data"
         self.data.mkdir()
+        (self.folder / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in self.texts()))
+        cohort("data", "prepare", "--out", self.data, "--train-tokenizer", self.vocabulary, "--validation-fraction", 0.05,
+               self.folder / "text.jsonl")
+
+    def texts(self):
         rng = random.Random(1)
         words = ["".join(rng.choice("aeioulnrst") for _ in range(rng.randint(2, 7))) for _ in range(200)]
-        lines = []
         for _ in range(1500):
             word = rng.randrange(200)
             text = []
             for _ in range(rng.randint(5, 60)):
                 text.append(words[word])
                 word = (word * 7 + rng.choice([1, 2, 3])) % 200
-            lines.append(json.dumps({"text": " ".join(text) + "."}))
-        (self.folder / "text.jsonl").write_text("\n".join(lines) + "\n")
-        cohort("data", "prepare", "--out", self.data, "--train-tokenizer", 512, "--validation-fraction", 0.05,
-               self.folder / "text.jsonl")
+            yield " ".join(text) + "."
 
     def config(self, name, ep=1):
         """Writes a config for run `name` and returns its path."""
         path = self.folder / f"{name}-ep{ep}.yaml"
-        path.write_text(CONFIG.replace("RUN", str(self.run(name))).replace("DATA", str(self.data)).replace("EP", str(ep)))
+        path.write_text(self.pretraining.replace("RUN", str(self.run(name))).replace("DATA", str(self.data)).replace("EP", str(ep)))
         return path
 
     def run(self, name):
@@ -94,6 +104,13 @@ class Workspace:
     def metrics(self, name):
         with open(self.run(name) / "metrics.jsonl") as file:
             return [json.loads(line) for line in file]
+
+    def steps_logged(self, name):
+        """The last step in metrics.jsonl, of a run that is perhaps writing to it."""
+        try:
+            return self.metrics(name)[-1]["step"]
+        except (FileNotFoundError, ValueError, IndexError):
+            return 0
 
     def checkpoints(self, name):
         return sorted(p for p in (self.run(name) / "checkpoints").iterdir() if p.name.startswith("step-"))

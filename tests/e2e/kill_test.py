@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from harness import ENVIRONMENT, Workspace, check, command
+from harness import ENVIRONMENT, Workspace, check, command, ranks_of
 
 KILLS = int(sys.argv[2]) if len(sys.argv) > 2 else 4
 EVERY = 3
@@ -18,34 +18,22 @@ rng = random.Random(int.from_bytes(os.urandom(4), "little") if "COHORT_KILL_SEED
                     else int(os.environ["COHORT_KILL_SEED"]))
 
 
-def ranks_of(parent):
-    out = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True).stdout
-    return [int(line.split()[0]) for line in out.splitlines() if "pretrain" in line]
-
-
-def steps_logged(name):
-    try:
-        return work.metrics(name)[-1]["step"]
-    except (FileNotFoundError, ValueError, IndexError):
-        return 0
-
-
 arguments = ["pretrain", "--config", work.config("killed", 2), f"checkpoint.save_every={EVERY}", "train.steps=100000",
              "log.validate_every=0", "--resume"]
 before = 0
 for kill in range(KILLS):
     process = subprocess.Popen(command(arguments, ranks=2), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     deadline = time.time() + 120
-    while steps_logged("killed") <= before and process.poll() is None and time.time() < deadline:
+    while work.steps_logged("killed") <= before and process.poll() is None and time.time() < deadline:
         time.sleep(0.02)
-    check(process.poll() is None and steps_logged("killed") > before, f"kill {kill + 1}: the run is at work")
+    check(process.poll() is None and work.steps_logged("killed") > before, f"kill {kill + 1}: the run is at work")
     time.sleep(rng.uniform(0, 1.5))
-    ranks = ranks_of(process.pid)
+    ranks = ranks_of(process.pid, "pretrain")
     check(len(ranks) == 2, f"kill {kill + 1}: two ranks are found")
     os.kill(rng.choice(ranks), signal.SIGKILL)
     _, stderr = process.communicate(timeout=60)
     check(process.returncode != 0, f"kill {kill + 1}: the whole job ends, with a failure")
-    reached = steps_logged("killed")
+    reached = work.steps_logged("killed")
     done = work.pretrain("killed", f"checkpoint.save_every={EVERY}", f"train.steps={reached + 2 * EVERY}", "--resume",
                          "log.validate_every=0", ranks=2, ep=2)
     found = re.search(r"goes on from \S*step-(\d+)", done.stderr)
