@@ -292,7 +292,8 @@ void validate(const Config& config, const Origins& origins) {
   validate_model(config.model, origins);
   check_mesh(config, origins);
   // A run that generates what it learns from has no rows of data.
-  if (config.rl.task.name.empty() || !config.data.train.empty()) {
+  const bool generates = !config.rl.task.name.empty() || !config.rl.rewards.empty();
+  if (!generates || !config.data.train.empty()) {
     check_batch(config, origins);
     check_sequence(config, origins);
   }
