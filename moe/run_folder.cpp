@@ -23,10 +23,13 @@ void write_text(const std::string& path, const std::string& text) {
   COHORT_CHECK(out.good(), "cannot write {}: {}", path, std::strerror(errno));
 }
 
+/// A run that ended before its first line, as over a prompt that is too long, is none: it must not
+/// stand in the way of the corrected one.
 bool holds_a_run(const std::string& dir) {
-  const fs::path checkpoints = fs::path(dir) / "checkpoints";
+  const fs::path metrics = fs::path(dir) / "metrics.jsonl",
+                 checkpoints = fs::path(dir) / "checkpoints";
   std::error_code ignored;
-  return fs::exists(fs::path(dir) / "metrics.jsonl", ignored) ||
+  return (fs::exists(metrics, ignored) && fs::file_size(metrics, ignored) > 0) ||
          (fs::is_directory(checkpoints, ignored) && !fs::is_empty(checkpoints, ignored));
 }
 

@@ -4,6 +4,7 @@
 
 #include "core/base/error.h"
 #include "core/base/rng.h"
+#include "rl/rollout.h"
 
 namespace cohort::rl {
 namespace {
@@ -164,6 +165,7 @@ Evaluation evaluate(const EvaluationOptions& options,
   dp.all_reduce(table);
   dp.all_reduce(majority_of);
   dp.all_reduce(failed);
+  warn_of_failures(rewards, failed.item<int64_t>(), out.problems * out.samples, dp);
 
   const at::Tensor means = table.mean(at::IntArrayRef{0, 1});
   const double* mean = means.const_data_ptr<double>();

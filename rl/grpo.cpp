@@ -41,6 +41,7 @@ void check(const core::Config& config, const distributed::Mesh& mesh) {
 struct Origin {
   moe::RunFolder files;
   std::optional<ModelFolder> model;
+  std::string tokenizer_path;
 
   moe::StartingWeights weights() const {
     if (!model) return {};
@@ -50,7 +51,7 @@ struct Origin {
 
 Origin find_origin(const core::Config& config, const distributed::Mesh& mesh, bool resume) {
   check(config, mesh);
-  Origin origin{moe::open_run_folder(config, mesh, resume), std::nullopt};
+  Origin origin{moe::open_run_folder(config, mesh, resume), std::nullopt, ""};
   if (!origin.files.checkpoint) {
     COHORT_CHECK_INPUT(!config.run.model.empty(),
                        "run.model is not given: GRPO starts from a trained model; name its folder "
@@ -58,7 +59,7 @@ Origin find_origin(const core::Config& config, const distributed::Mesh& mesh, bo
     origin.model = open_model_folder(config.run.model, mesh);
   }
   const std::string folder = origin.model ? origin.model->path : *origin.files.checkpoint;
-  const std::string path =
+  const std::string& path = origin.tokenizer_path =
       config.data.tokenizer.empty() ? folder + "/tokenizer.json" : config.data.tokenizer;
   origin.files.tokenizer_json = moe::file_text(path);
   COHORT_CHECK_INPUT(!origin.files.tokenizer_json.empty(),
@@ -67,10 +68,11 @@ Origin find_origin(const core::Config& config, const distributed::Mesh& mesh, bo
   return origin;
 }
 
-core::Tokenizer parse_tokenizer(const std::string& json, const core::ModelConfig& model) {
-  auto tokenizer = core::Tokenizer::parse(json, "tokenizer.json");
+core::Tokenizer parse_tokenizer(const Origin& origin, const core::ModelConfig& model) {
+  auto tokenizer = core::Tokenizer::parse(origin.files.tokenizer_json, origin.tokenizer_path);
   COHORT_CHECK_INPUT(tokenizer.vocab_size() <= model.vocab_size,
-                     "the tokenizer has {} tokens and the model {}; they do not belong together",
+                     "{} has {} tokens and the model {}; they do not belong together",
+                     origin.tokenizer_path,
                      tokenizer.vocab_size(),
                      model.vocab_size);
   return tokenizer;
@@ -85,7 +87,7 @@ class GrpoRun {
       : config_(config),
         mesh_(distributed::make_mesh(config.mesh)),
         origin_(find_origin(config, mesh_, resume)),
-        tokenizer_(parse_tokenizer(origin_.files.tokenizer_json, config.model)),
+        tokenizer_(parse_tokenizer(origin_, config.model)),
         task_(make_task(task_config(config.rl.task, config.run.seed))),
         rewards_(reward_configs(config.rl.rewards)),
         evaluation_(config, kEvaluationSeed),

@@ -142,7 +142,7 @@ std::vector<std::string> faults_of(const std::vector<Destination>& wanted,
 }
 
 std::string list_of(const std::vector<std::string>& faults) {
-  constexpr size_t kMost = 100;
+  constexpr size_t kMost = 8;
   const auto end = faults.begin() + static_cast<std::ptrdiff_t>(std::min(faults.size(), kMost));
   const std::string text = fmt::format("{}", fmt::join(faults.begin(), end, ", "));
   return faults.size() > kMost ? fmt::format("{} and {} more", text, faults.size() - kMost) : text;

@@ -1,5 +1,7 @@
 #include "rl/rollout.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <numeric>
 
@@ -203,6 +205,22 @@ Completion completion_of(const core::Tokenizer& tokenizer,
           problem.data};
 }
 
+void warn_of_failures(RewardSum& rewards,
+                      int64_t failures,
+                      int64_t completions,
+                      distributed::Communicator& dp) {
+  if (failures == 0 || !rewards.take_warning()) return;
+  for (const std::string& reason : dp.all_gather_text(rewards.first_failure())) {
+    if (reason.empty()) continue;
+    if (dp.rank() == 0)
+      spdlog::warn("{}: {} of {} samples get 0; further failures are only counted",
+                   reason,
+                   failures,
+                   completions);
+    return;
+  }
+}
+
 Rollout roll_out(const RolloutOptions& options,
                  const Task& task,
                  const core::Tokenizer& tokenizer,
@@ -224,6 +242,10 @@ Rollout roll_out(const RolloutOptions& options,
     if (!refill(drawing, rollout, dp)) break;
   set_advantages(rollout.groups, options.group_size, options.scale, dp);
   rollout.sums.reduce(dp);
+  warn_of_failures(rewards,
+                   static_cast<int64_t>(rollout.sums.failures),
+                   static_cast<int64_t>(rollout.sums.completions),
+                   dp);
   return rollout;
 }
 

@@ -83,6 +83,13 @@ Completion completion_of(const core::Tokenizer& tokenizer,
                          const Problem& problem,
                          const Generated& generated);
 
+/// One warning a run, of rank 0, when the rewards have failed for the first time: `failures`
+/// samples of `completions`, both over all ranks. Collective over dp.
+void warn_of_failures(RewardSum& rewards,
+                      int64_t failures,
+                      int64_t completions,
+                      distributed::Communicator& dp);
+
 /// The rollout of one step. Collective over dp; `generate` is called as often on every rank,
 /// without requests where a rank has none.
 Rollout roll_out(const RolloutOptions& options,

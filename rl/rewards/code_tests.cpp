@@ -98,6 +98,7 @@ class CodeTestsReward final : public Reward {
 
   std::string name() const override { return "code_tests"; }
   int64_t failures() const override { return failures_; }
+  std::string first_failure() const override { return first_failure_; }
 
   std::vector<double> score(std::span<const Completion> batch) override {
     std::vector<std::vector<CodeTest>> tests;
@@ -158,8 +159,7 @@ class CodeTestsReward final : public Reward {
   }
 
   void count_failure(const std::string& reason) {
-    if (failures_++ == 0)
-      spdlog::warn("code_tests: {}; the sample gets 0, further failures are only counted", reason);
+    if (failures_++ == 0) first_failure_ = "reward code_tests: " + reason;
   }
 
   std::vector<std::string> command_;
@@ -167,6 +167,7 @@ class CodeTestsReward final : public Reward {
   int64_t max_tests_, output_bytes_, workers_;
   Limits limits_;
   std::atomic<int64_t> failures_{0};
+  std::string first_failure_;  // of the thread that counted the first
 };
 
 }  // namespace

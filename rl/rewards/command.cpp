@@ -1,6 +1,5 @@
 #include <poll.h>
 #include <signal.h>
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -165,6 +164,7 @@ class CommandReward final : public Reward {
 
   std::string name() const override { return "command"; }
   int64_t failures() const override { return failures_; }
+  std::string first_failure() const override { return first_failure_; }
 
   std::vector<double> score(std::span<const Completion> batch) override {
     std::vector<double> values(batch.size(), 0.0);
@@ -178,15 +178,8 @@ class CommandReward final : public Reward {
       failures_ += static_cast<int64_t>(batch.size());
       process_.reset();
     }
-    if (failures_ > before && !warned_) {
-      warned_ = true;
-      spdlog::warn(
-          "reward command {} {}: {} of {} samples get 0; further failures are only counted",
-          command_.back(),
-          reason,
-          failures_ - before,
-          batch.size());
-    }
+    if (failures_ > before && first_failure_.empty())
+      first_failure_ = fmt::format("reward command {} {}", command_.back(), reason);
     return values;
   }
 
@@ -267,9 +260,10 @@ class CommandReward final : public Reward {
   }
 
   std::vector<std::string> command_;
-  bool keep_, warned_ = false;
+  bool keep_;
   double seconds_;
   int64_t failures_ = 0;
+  std::string first_failure_;
   std::unique_ptr<Process> process_;
 };
 

@@ -66,8 +66,8 @@ void set_limits(const Limits& limits) {
 }
 
 [[noreturn]] void execute(const Prepared& prepared) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a killed run leaves no program behind
   if (prepared.limits) {
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     set_limits(*prepared.limits);
     if (prepared.drop_root &&
         (::setgroups(0, nullptr) || ::setgid(prepared.user) || ::setuid(prepared.user)))

@@ -84,4 +84,10 @@ int64_t RewardSum::failures() const {
   return sum;
 }
 
+std::string RewardSum::first_failure() const {
+  for (const auto& reward : rewards_)
+    if (std::string reason = reward->first_failure(); !reason.empty()) return reason;
+  return "";
+}
+
 }  // namespace cohort::rl

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace cohort::rl {
@@ -32,6 +33,8 @@ class Reward {
 
   /// Samples so far that got 0 because the rule itself failed (a command that crashed or hung).
   virtual int64_t failures() const { return 0; }
+  /// Why the first of them did, for a warning; empty while there is none.
+  virtual std::string first_failure() const { return ""; }
 };
 
 /// One entry of `rl.rewards`.
@@ -63,11 +66,16 @@ class RewardSum {
   const std::vector<std::string>& labels() const { return labels_; }
   /// Failed samples of all components so far.
   int64_t failures() const;
+  /// Why the first of them failed; empty while there is none.
+  std::string first_failure() const;
+  /// True once: failures are warned of one time in a run.
+  bool take_warning() { return std::exchange(may_warn_, false); }
 
  private:
   std::vector<std::unique_ptr<Reward>> rewards_;
   std::vector<std::string> labels_;
   std::vector<double> weights_;
+  bool may_warn_ = true;
 };
 
 }  // namespace cohort::rl
