@@ -4,7 +4,6 @@
 // the order of the problems. Problems are dealt to the ranks of dp; every rank returns the same
 // figures.
 #pragma once
-#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -62,10 +61,6 @@ struct EvaluationOptions {
   std::string correct;
   std::string answer_tag = "answer";
 };
-
-/// Generator::generate with the sampling options of the evaluation.
-using Generate =
-    std::function<std::vector<std::vector<Generated>>(const std::vector<GenerationRequest>&)>;
 
 /// Collective over dp (and over what `generate` is collective over; it is called once on every
 /// rank). Throws InputError for no problem, or a `correct` that is none of the rewards.

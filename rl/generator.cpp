@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <deque>
+#include <optional>
 
 #include "core/base/error.h"
 #include "core/base/rng.h"
@@ -12,6 +12,7 @@
 #include "kernels/cpu/sampling.h"
 #include "kernels/cpu/token_log_probs.h"
 #include "rl/cache_blocks.h"
+#include "rl/decode_pass.h"
 
 namespace cohort::rl {
 namespace {
@@ -19,12 +20,10 @@ namespace {
 constexpr int64_t kPrefillTokens = 4096;    // of new prompts in one pass, at least one prompt
 constexpr int64_t kLogitsAtOnce = 1 << 22;  // elements
 
-using Blocks = std::vector<int32_t>;
-
 /// A prompt in the cache, shared by the samples of its request.
 struct Prefix {
   int64_t request = 0;
-  Blocks blocks;
+  std::vector<int32_t> blocks;
   int64_t users = 0;   ///< Samples running or still to come.
   at::Tensor logits;   ///< [V] after its last token; undefined until computed.
   at::Tensor experts;  ///< int16 [P, L, K], when recorded.
@@ -34,50 +33,13 @@ struct Prefix {
 struct Running {
   int64_t request = 0, sample = 0;
   std::shared_ptr<Prefix> prefix;
-  Blocks blocks;
+  std::vector<int32_t> blocks;
   int64_t reserved = 0;  ///< Blocks promised and not yet taken.
   Generated out;
   std::vector<int16_t> experts;  ///< Of generated tokens that were inputs.
   std::string tail;              ///< The end of its text, where stop texts are looked for.
   bool waits_for_prefix = false;
   bool done = false;
-};
-
-/// Rows of one pass, gathered on the way.
-struct Pass {
-  std::vector<int64_t> tokens, positions, slots, spans, first_span{0};
-
-  /// A token whose sequence lies in `parts`: blocks and how many of their rows are filled, itself
-  /// the last.
-  void add(int64_t token,
-           int64_t position,
-           std::initializer_list<std::pair<const Blocks*, int64_t>> parts) {
-    tokens.push_back(token);
-    positions.push_back(position);
-    const size_t first = spans.size();
-    for (const auto& [blocks, rows] : parts)
-      for (int64_t done = 0, i = 0; done < rows; ++i) {
-        const int64_t count = std::min(CacheBlocks::kBlockRows, rows - done);
-        const int64_t row = CacheBlocks::first_row((*blocks)[i]);
-        // Neighbouring blocks are one span.
-        if (spans.size() > first && spans[spans.size() - 2] + spans.back() == row)
-          spans.back() += count;
-        else
-          spans.insert(spans.end(), {row, count});
-        done += count;
-      }
-    slots.push_back(spans[spans.size() - 2] + spans.back() - 1);
-    first_span.push_back(static_cast<int64_t>(spans.size()) / 2);
-  }
-
-  int64_t size() const { return static_cast<int64_t>(tokens.size()); }
-
-  core::DecodeLayout layout() const {
-    return {at::tensor(positions, at::kLong),
-            at::tensor(slots, at::kLong),
-            at::tensor(spans, at::kLong).view({static_cast<int64_t>(spans.size()) / 2, 2}),
-            at::tensor(first_span, at::kLong)};
-  }
 };
 
 double now() {
@@ -313,7 +275,7 @@ struct Generator::State {
 
   /// One forward pass: prompts that are new, and the last token of everyone else.
   void pass() {
-    Pass rows;
+    DecodePass rows;
     std::vector<std::pair<Prefix*, int64_t>> prefixes;  // and its last row
     for (const auto& sample : running) {
       if (!sample->waits_for_prefix || sample->prefix->logits.defined()) continue;
@@ -345,7 +307,7 @@ struct Generator::State {
     release_finished();
   }
 
-  void add_decoding(Running& sample, Pass& rows) {
+  void add_decoding(Running& sample, DecodePass& rows) {
     const int64_t prompt_rows = static_cast<int64_t>(prompt(sample.request).size());
     const int64_t own = static_cast<int64_t>(sample.out.tokens.size());
     if (CacheBlocks::blocks_for(own) > static_cast<int64_t>(sample.blocks.size())) {

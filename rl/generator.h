@@ -89,4 +89,9 @@ class Generator {
   std::unique_ptr<State> state_;
 };
 
+/// Generator::generate with the sampling options of whoever hands it on; tests hand on other
+/// things.
+using Generate =
+    std::function<std::vector<std::vector<Generated>>(const std::vector<GenerationRequest>&)>;
+
 }  // namespace cohort::rl

@@ -5,7 +5,6 @@
 // the training split, the seed of a sample is a function of (run.seed, step, i, sample), and groups
 // that are drawn anew get further prompts in the order of the groups they replace, over all ranks.
 #pragma once
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -68,10 +67,6 @@ struct RolloutOptions {
   AdvantageScale scale = AdvantageScale::kGroup;
   int64_t bos_token_id = -1;  ///< -1: prompts have no begin token.
 };
-
-/// Generator::generate with the run's sampling options.
-using Generate =
-    std::function<std::vector<std::vector<Generated>>(const std::vector<GenerationRequest>&)>;
 
 /// The begin token, if there is one, and the ids of a problem's prompt.
 std::vector<int32_t> prompt_ids(const core::Tokenizer& tokenizer,

@@ -100,19 +100,7 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
 at::Tensor linear_cross_entropy_sum(const at::Tensor& x,
                                     const at::Tensor& head,
                                     const at::Tensor& target) {
-  COHORT_CHECK(x.dim() == 2 && head.dim() == 2 && x.size(1) == head.size(1) &&
-                   x.scalar_type() == head.scalar_type(),
-               "linear_cross_entropy_sum: x {} {} and head {} {} do not fit",
-               fmt::join(x.sizes(), " x "),
-               at::toString(x.scalar_type()),
-               fmt::join(head.sizes(), " x "),
-               at::toString(head.scalar_type()));
-  COHORT_CHECK(target.dim() == 1 && target.size(0) == x.size(0) &&
-                   target.scalar_type() == at::kLong && target.device().is_cpu(),
-               "linear_cross_entropy_sum: target must be {} int64 on the CPU, not {} {}",
-               x.size(0),
-               fmt::join(target.sizes(), " x "),
-               at::toString(target.scalar_type()));
+  check_head_operands("linear_cross_entropy_sum", x, head, target);
   const auto targets = target.contiguous();
   const int64_t* t = targets.const_data_ptr<int64_t>();
   const auto beyond = std::find_if(

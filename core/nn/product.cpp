@@ -1,5 +1,6 @@
 #include "core/nn/product.h"
 
+#include "core/base/error.h"
 #include "core/nn/linear.h"
 
 namespace cohort::core {
@@ -33,6 +34,27 @@ void product(kernels::GemmForm form,
     c.addmm_(left, right);
   else
     c.add_(at::mm(left, right));
+}
+
+void check_head_operands(const char* op,
+                         const at::Tensor& x,
+                         const at::Tensor& head,
+                         const at::Tensor& target) {
+  COHORT_CHECK(x.dim() == 2 && head.dim() == 2 && x.size(1) == head.size(1) &&
+                   x.scalar_type() == head.scalar_type(),
+               "{}: x {} {} and head {} {} do not fit",
+               op,
+               fmt::join(x.sizes(), " x "),
+               at::toString(x.scalar_type()),
+               fmt::join(head.sizes(), " x "),
+               at::toString(head.scalar_type()));
+  COHORT_CHECK(target.dim() == 1 && target.size(0) == x.size(0) &&
+                   target.scalar_type() == at::kLong && target.device().is_cpu(),
+               "{}: target must be {} int64 on the CPU, not {} {}",
+               op,
+               x.size(0),
+               fmt::join(target.sizes(), " x "),
+               at::toString(target.scalar_type()));
 }
 
 }  // namespace cohort::core

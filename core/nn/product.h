@@ -16,4 +16,11 @@ void product(kernels::GemmForm form,
              at::Tensor& c,
              bool accumulate);
 
+/// Throws Error, naming `op`, unless x [T, D] and head [V, D] are of one dtype and target is int64
+/// [T] on the CPU.
+void check_head_operands(const char* op,
+                         const at::Tensor& x,
+                         const at::Tensor& head,
+                         const at::Tensor& target);
+
 }  // namespace cohort::core

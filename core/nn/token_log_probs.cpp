@@ -131,19 +131,8 @@ void check(const at::Tensor& x,
            const at::Tensor& head,
            const at::Tensor& target,
            double temperature) {
-  COHORT_CHECK(x.dim() == 2 && head.dim() == 2 && x.size(1) == head.size(1) && head.size(0) > 0 &&
-                   x.scalar_type() == head.scalar_type(),
-               "token_log_probs: x {} {} and head {} {} do not fit",
-               fmt::join(x.sizes(), " x "),
-               at::toString(x.scalar_type()),
-               fmt::join(head.sizes(), " x "),
-               at::toString(head.scalar_type()));
-  COHORT_CHECK(target.dim() == 1 && target.size(0) == x.size(0) &&
-                   target.scalar_type() == at::kLong && target.device().is_cpu(),
-               "token_log_probs: target must be {} int64 on the CPU, not {} {}",
-               x.size(0),
-               fmt::join(target.sizes(), " x "),
-               at::toString(target.scalar_type()));
+  check_head_operands("token_log_probs", x, head, target);
+  COHORT_CHECK(head.size(0) > 0, "token_log_probs: the head has no row");
   COHORT_CHECK(temperature > 0 && std::isfinite(1 / temperature) && std::isfinite(temperature),
                "token_log_probs: the temperature must be positive, not {}",
                temperature);

@@ -179,9 +179,7 @@ void run_task(const GemmKernels& kernels,
   for (int64_t n0 = task.n0; n0 < task.n1; n0 += by.n) {
     for (int64_t k0 = 0; k0 < p.k; k0 += by.k) {
       Block block{n0, std::min(by.n, task.n1 - n0), k0, std::min(by.k, p.k - k0), 0, 0};
-      if (p.b_packed)
-        ;  // nothing to do
-      else if (p.form == GemmForm::kNT)
+      if (by.pack_b && p.form == GemmForm::kNT)
         kernels.pack_columns(p.b + n0 * p.ldb + k0, p.ldb, block.k, block.n, b);
       else if (by.pack_b)
         kernels.pack_rows(p.b + k0 * p.ldb + n0, p.ldb, block.k, block.n, kernels.lanes, b);
