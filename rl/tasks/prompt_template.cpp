@@ -14,7 +14,9 @@ const char* const kR1Template =
     "<answer> </answer> tags, respectively, i.e., <think> reasoning process here </think> "
     "<answer> answer here </answer>. User: {question}. Assistant:";
 
-PromptTemplate::PromptTemplate(const std::string& text, const std::vector<std::string>& fields) {
+PromptTemplate::PromptTemplate(const std::string& text,
+                               const std::vector<std::string>& fields,
+                               bool needs_question) {
   std::string plain;
   bool has_question = false;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -48,7 +50,8 @@ PromptTemplate::PromptTemplate(const std::string& text, const std::vector<std::s
     i = end;
   }
   if (!plain.empty()) pieces_.push_back({false, plain});
-  COHORT_CHECK_INPUT(has_question, "prompt template: {{question}} stands nowhere in it");
+  COHORT_CHECK_INPUT(has_question || !needs_question,
+                     "prompt template: {{question}} stands nowhere in it");
 }
 
 std::string PromptTemplate::fill(const nlohmann::json& data) const {
