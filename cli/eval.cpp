@@ -140,6 +140,12 @@ void print_text(const ordered_json& result) {
              number(result["completion_tokens_mean"]),
              100 * number(result["truncated_fraction"]),
              number(result["generate_tokens_per_second"]));
+  if (result.contains("quantize"))
+    fmt::print("{} weights in groups of {}: {} bytes of {}\n",
+               result["quantize"].get<std::string>(),
+               result["quantize_group"].get<int64_t>(),
+               result["weight_bytes"].get<int64_t>(),
+               result["weight_bytes_unquantized"].get<int64_t>());
   if (const auto failures = result["reward_failures"].get<int64_t>(); failures > 0)
     fmt::print("{} completions could not be scored: a reward failed\n", failures);
 }
@@ -185,6 +191,7 @@ int run(const Arguments& arguments) {
   result["generate_tokens_per_second"] =
       evaluation.tokens_mean * static_cast<double>(evaluation.problems * evaluation.samples) /
       std::max(seconds.item<double>(), 1e-9);
+  add_quantization(arguments.model, loaded.quantization, result);
   if (loaded.mesh.shape.rank != 0) return 0;
   if (arguments.json)
     fmt::print("{}\n", result.dump());

@@ -41,11 +41,30 @@ void refuse(bool given, const char* option, const std::string& task) {
   COHORT_CHECK_INPUT(!given, "{}: task {} has no use for it; want it left out", option, task);
 }
 
-ordered_json perplexity_result(LoadedModel& loaded, const LikelihoodOptions& options) {
+/// Of a model that is to be quantised: first as it is, then in few bits, and what that changes.
+ordered_json perplexity_result(LoadedModel& loaded,
+                               const ModelOptions& model,
+                               const LikelihoodOptions& options) {
   const std::vector<std::string> documents = read_documents(options);
-  const rl::PerplexityOptions windows{options.window, options.stride};
-  return rl::perplexity_json(
-      rl::perplexity(loaded.model, loaded.mesh, loaded.tokenizer, documents, windows));
+  const auto measure = [&] {
+    return rl::perplexity(
+        loaded.model, loaded.mesh, loaded.tokenizer, documents, {options.window, options.stride});
+  };
+  const rl::Perplexity whole = measure();
+  const auto how = model.quantization();
+  if (!how) return rl::perplexity_json(whole);
+  loaded.quantization = moe::quantize(loaded.model, *how);
+  const rl::Perplexity few_bits = measure();
+  ordered_json result = rl::perplexity_json(few_bits), before = rl::perplexity_json(whole);
+  for (const char* key : {"log_likelihood",
+                          "token_perplexity",
+                          "word_perplexity",
+                          "byte_perplexity",
+                          "bits_per_byte"})
+    result["unquantized"][key] = before[key];
+  result["token_perplexity_change"] = few_bits.token_perplexity() / whole.token_perplexity() - 1;
+  result["bits_per_byte_change"] = few_bits.bits_per_byte() - whole.bits_per_byte();
+  return result;
 }
 
 void save_likelihoods(const std::string& path,
@@ -166,10 +185,13 @@ int evaluate_likelihood(const std::string& task,
   } else {
     refuse(options.stride > 0, "--stride", task);
   }
-  LoadedModel loaded(model);
+  ModelOptions as_read = model;
+  if (perplexity) as_read.quantize = "none";  // it is measured both ways
+  LoadedModel loaded(as_read);
   ordered_json result{{"task", task}, {"model", loaded.folder.path}, {"data", options.data}};
-  result.update(perplexity ? perplexity_result(loaded, options)
+  result.update(perplexity ? perplexity_result(loaded, model, options)
                            : multiple_choice_result(loaded, options, save));
+  add_quantization(model, loaded.quantization, result);
   if (loaded.mesh.shape.rank != 0) return 0;
   if (json)
     fmt::print("{}\n", result.dump());

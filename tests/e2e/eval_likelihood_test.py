@@ -32,6 +32,21 @@ for case in cases:
     check(json.loads(cohort(*perplexity, "--window", 16, "--stride", 4).stdout)["tokens"] == result["tokens"],
           "a stride predicts the same tokens")
 
+    bits = {}
+    for form, group in [("int8", 128), ("int4", 128), ("int4", 8)]:
+        few = json.loads(cohort(*perplexity, "--quantize", form, "--quantize-group", group).stdout)
+        bits[form, group] = few["bits_per_byte"]
+        check(few["unquantized"]["bits_per_byte"] == result["bits_per_byte"], f"{case.name}: the unquantised figures stand beside {form}'s")
+        check(abs(few["bits_per_byte"] - result["bits_per_byte"] - few["bits_per_byte_change"]) < 1e-12 and few["bits_per_byte_change"] != 0,
+              f"and what {form} in groups of {group} changes: {few['bits_per_byte_change']:+.4f} bits a byte")
+        check(few["quantize"] == form and few["quantize_group"] == group and few["weight_bytes"] < few["weight_bytes_unquantized"],
+              f"{few['weight_bytes']} bytes of {few['weight_bytes_unquantized']}")
+    check(abs(bits["int8", 128] - result["bits_per_byte"]) < 0.02, f"{case.name}: int8 changes little")
+    check(json.loads(cohort(*perplexity, "--quantize", "int4", ranks=2).stdout)["bits_per_byte"] == bits["int4", 128], "the same on 2 ranks")
+    check(json.loads(cohort(*choice, "--quantize", "int8").stdout)["quantize"] == "int8", "questions to a quantised model")
+    told = cohort("generate", "--model", case, "--prompt", "the cat", "--max-new-tokens", 8, "--temperature", 0, "--quantize", "int4")
+    check("int4, groups of 128: weights of" in told.stderr, f"{case.name}: generate tells the bytes: {told.stderr.strip().splitlines()[-1]}")
+
 case = cases[0]
 text = folder / "text.txt"
 text.write_text("the cat runs.\n\nthe dog\nsleeps.\n")
@@ -75,6 +90,8 @@ CASES = [
     ("worked examples from nowhere", [*choose, "--data", case / "questions.jsonl", "--few-shot", 1], "--few-shot-file"),
     ("more worked examples than there are", [*few, "--few-shot", 25], "holds 24 examples"),
     ("data for a generating task", [*gsm, "--data", text], "--data"),
+    ("an unknown form of weights", [*plain, "--quantize", "int2"], "int2"),
+    ("groups of nothing", [*plain, "--quantize", "int4", "--quantize-group", 0], "--quantize-group"),
     ("too many worked examples", [*gsm, "--few-shot", 9, "--few-shot-file", train], "asks for 9 examples"),
 ]
 for what, arguments, word in CASES:
