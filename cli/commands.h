@@ -17,5 +17,6 @@ Run add_data(CLI::App& app);
 Run add_tokenizer(CLI::App& app);
 Run add_inspect(CLI::App& app);
 Run add_report(CLI::App& app);
+Run add_upcycle(CLI::App& app);
 
 }  // namespace cohort::cli

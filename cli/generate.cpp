@@ -217,6 +217,8 @@ int run(const Arguments& arguments) {
   lines = gather_lines(lines, arguments.samples, prompts.size(), mesh);
   if (mesh.shape.rank == 0 && !streams) write(lines, file, arguments.output);
   print_counters(generator.counters(), mesh);
+  if (loaded.quantization && mesh.shape.rank == 0)
+    fmt::print(stderr, "{}\n", quantization_text(arguments.model, *loaded.quantization));
   return 0;
 }
 

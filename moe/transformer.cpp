@@ -2,6 +2,7 @@
 
 #include "core/base/error.h"
 #include "core/nn/linear.h"
+#include "core/nn/quantized.h"
 #include "core/nn/rms_norm.h"
 #include "moe/recompute.h"
 
@@ -170,7 +171,7 @@ ModelOutput Transformer::forward(const at::Tensor& input_ids,
                S,
                config_.num_nextn_predict_layers);
   const core::RopeTable& rope = rope_table(S);
-  const at::Tensor embedded = at::embedding(embedding_.value, input_ids);
+  const at::Tensor embedded = core::embedding(embedding_.value, input_ids);
   const at::Tensor x =
       run_layers(embedded, core::attention_layout(B, S, document_id), rope, options, output);
   if (options.mtp)
@@ -187,7 +188,7 @@ ModelOutput Transformer::forward(const at::Tensor& input_ids,
   for (const auto& run : layout.runs) positions = std::max(positions, run.position + run.count);
   ModelOutput output;
   run_layers(
-      at::embedding(embedding_.value, input_ids), layout, rope_table(positions), options, output);
+      core::embedding(embedding_.value, input_ids), layout, rope_table(positions), options, output);
   return output;
 }
 
@@ -232,7 +233,7 @@ at::Tensor Transformer::decode(const at::Tensor& tokens,
   at::NoGradGuard no_grad;
   const int64_t T = tokens.size(0);
   const core::RopeTable& rope = rope_table(T > 0 ? layout.position.max().item<int64_t>() + 1 : 1);
-  at::Tensor x = at::embedding(embedding_.value, tokens);
+  at::Tensor x = core::embedding(embedding_.value, tokens);
   std::vector<at::Tensor> experts;
   for (size_t i = 0; i < layers_.size(); ++i) {
     at::Tensor expert_TK;
