@@ -1,11 +1,11 @@
 #include "core/config/hf_config.h"
 
 #include <filesystem>
-#include <fstream>
 
 #include "core/base/error.h"
 #include "core/config/validate.h"
 #include "core/config/values.h"
+#include "core/io/strict_json.h"
 
 namespace cohort::core {
 namespace {
@@ -252,20 +252,10 @@ ModelConfig read_hf_config(const std::string& path) {
   const bool is_folder = std::filesystem::is_directory(path, ignored);
   const std::string file_name =
       is_folder ? (std::filesystem::path(path) / "config.json").string() : path;
-  std::ifstream file(file_name, std::ios::binary);
-  COHORT_CHECK_INPUT(
-      file.good(), "{}: no such file; want a Hugging Face config.json or its folder", file_name);
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  json root;
-  try {
-    root = json::parse(text);
-  } catch (const json::parse_error& error) {
-    const auto line =
-        1 + std::count(text.begin(), text.begin() + std::min(error.byte, text.size()), '\n');
-    throw InputError(fmt::format(
-        "{}:{}: not readable as JSON; want a Hugging Face config.json", file_name, line));
-  }
-  return model_config_from_hf(root, file_name);
+  COHORT_CHECK_INPUT(std::filesystem::exists(file_name, ignored),
+                     "{}: no such file; want a Hugging Face config.json or its folder",
+                     file_name);
+  return model_config_from_hf(read_strict_json(file_name), file_name);
 }
 
 nlohmann::ordered_json model_config_to_hf(const ModelConfig& model) {

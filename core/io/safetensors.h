@@ -1,6 +1,8 @@
 // safetensors (8-byte little-endian header length, JSON header, raw row-major data), as strict as
-// the reference: header at most 100 MB, offsets contiguous, in range and of the size that dtype and
-// shape say, no duplicate key. dtypes: F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL F8_E4M3 F8_E5M2.
+// the reference: header at most 100 MB of UTF-8 JSON that begins with '{', offsets contiguous, in
+// range and of the size that dtype and shape say without overflow, no duplicate key, metadata of
+// text only. Data need not be aligned to its elements. dtypes: F64 F32 F16 BF16 I64 I32 I16 I8 U64
+// U32 U16 U8 BOOL F8_E4M3 F8_E5M2 F8_E8M0.
 #pragma once
 #include <ATen/ATen.h>
 
