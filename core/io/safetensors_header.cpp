@@ -248,7 +248,12 @@ std::string in_quotes(std::string_view name) {
   constexpr size_t kLongest = 160;
   const bool cut = name.size() > kLongest;
   const std::string shown = std::string(name.substr(0, kLongest)) + (cut ? "..." : "");
-  return nlohmann::json(shown).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  std::string text =
+      nlohmann::json(shown).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  // The one control character that JSON lets stand.
+  for (size_t at = text.find('\x7f'); at != text.npos; at = text.find('\x7f', at))
+    text.replace(at, 1, "\\u007f");
+  return text;
 }
 
 std::string safetensors_dtype_name(at::ScalarType dtype) {
