@@ -22,6 +22,7 @@ constexpr Subcommand kSubcommands[] = {
     {"generate", "Complete prompts with a model", cohort::cli::add_generate},
     {"data", "Turn text into token sets, and look into them", cohort::cli::add_data},
     {"tokenizer", "Train, encode, decode", cohort::cli::add_tokenizer},
+    {"convert", "Between checkpoints and Hugging Face folders", cohort::cli::add_convert},
     {"inspect",
      "Tell what a checkpoint holds; --verify checks every byte",
      cohort::cli::add_inspect},

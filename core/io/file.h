@@ -47,6 +47,8 @@ class MappedFile {
   const std::string& path() const { return path_; }
   const std::byte* data() const { return data_; }  ///< Null when the file is empty.
   size_t size() const { return size_; }
+  /// Gives the memory of these bytes back; they are read from the file again when looked at.
+  void release(const std::byte* from, size_t size) const;
   std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
 
  private:

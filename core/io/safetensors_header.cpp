@@ -305,7 +305,7 @@ SafetensorsHeader parse_safetensors_header(std::string_view file, const std::str
   return header;
 }
 
-std::string format_safetensors_header(const std::vector<NamedTensor>& tensors,
+std::string format_safetensors_header(const std::vector<SafetensorsSpec>& tensors,
                                       const std::map<std::string, std::string>& metadata,
                                       const std::string& path) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
@@ -316,17 +316,16 @@ std::string format_safetensors_header(const std::vector<NamedTensor>& tensors,
   text.pop_back();
   size_t next = 0;
   try {
-    for (const auto& [name, value] : tensors) {
+    for (const auto& [name, dtype, shape] : tensors) {
       COHORT_CHECK(names.insert(name).second, "{}: tensor {} stands twice", path, in_quotes(name));
-      COHORT_CHECK(value.is_contiguous() && value.device().is_cpu(),
-                   "{}: tensor {} is not contiguous in the CPU's memory",
-                   path,
-                   in_quotes(name));
+      const std::string dtype_name = safetensors_dtype_name(dtype);
+      const auto bytes = tensor_bytes(std::vector<uint64_t>(shape.begin(), shape.end()), dtype);
+      COHORT_CHECK(bytes, "{}: tensor {} is too large", path, in_quotes(name));
       nlohmann::ordered_json entry;
-      entry["dtype"] = safetensors_dtype_name(value.scalar_type());
-      entry["shape"] = value.sizes().vec();
-      entry["data_offsets"] = {next, next + value.nbytes()};
-      next += value.nbytes();
+      entry["dtype"] = dtype_name;
+      entry["shape"] = shape;
+      entry["data_offsets"] = {next, next + static_cast<size_t>(*bytes)};
+      next += static_cast<size_t>(*bytes);
       if (text.size() > 1) text += ',';
       text += nlohmann::json(name).dump() + ":" + entry.dump();
     }
