@@ -138,6 +138,10 @@ std::vector<int64_t> token_ids(const json& root,
                                const std::string& where) {
   if (!root.contains(name) || root[name].is_null()) return {};
   const json& value = root[name];
+  COHORT_CHECK_INPUT(!value.is_array() || !value.empty(),
+                     "{}: {}: is a list of nothing; want a token id",
+                     where,
+                     name);
   std::vector<int64_t> ids;
   for (const json& id : value.is_array() ? value : json::array({value})) {
     constexpr int64_t kMost = 1 << 24;
@@ -173,7 +177,9 @@ void read_tokens(Reader& reader) {
 }
 
 void check_end_tokens(const ModelConfig& model, const std::string& where) {
-  for (const int64_t id : model.further_eos_token_ids)
+  std::vector<int64_t> ids = model.further_eos_token_ids;
+  ids.push_back(model.eos_token_id);
+  for (const int64_t id : ids)
     COHORT_CHECK_INPUT(id < model.vocab_size,
                        "{}: eos_token_id: {} is beyond the vocab_size {}",
                        where,

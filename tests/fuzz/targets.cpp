@@ -7,6 +7,7 @@
 #include "core/config/values.h"
 #include "core/io/safetensors.h"
 #include "core/tokenizer/tokenizer.h"
+#include "rl/weight_source.h"
 #include "tests/fixtures.h"
 
 namespace cohort::tests {
@@ -92,17 +93,21 @@ std::vector<ordered_json> configs() {
 }
 
 FuzzTarget config(const ScratchFolder& folder) {
-  const std::string path = folder.write("config/config.json", "");
+  const std::string dir = folder / "config", path = folder.write("config/config.json", "");
+  core::write_safetensors(dir + "/model.safetensors", {{"model.norm.weight", at::ones({64})}});
   return {"config",
           [=, all = configs()](Mutation& mutation) {
             write_bytes(path, mutated(all[mutation.draw(all.size())], mutation));
           },
-          [path] {
+          [path, dir] {
             // What is accepted can be written again and means the same.
             auto model = core::read_hf_config(path);
             if (!model.uses_mla() && model.head_dim == 0)  // the same in other words
               model.head_dim = model.hidden_size / model.num_attention_heads;
             const auto again = core::model_config_from_hf(core::model_config_to_hf(model), "again");
+            // However large a model it describes, its weights are compared with what is there.
+            if (rl::weight_faults(model, *rl::open_hugging_face_weights(dir)).empty())
+              throw Error("a model of one tensor");
             if (model == again) return;
             std::string differing;
             core::Config ours, theirs;
@@ -112,6 +117,22 @@ FuzzTarget config(const ScratchFolder& folder) {
                 differing += field.key + " ";
             throw Error("another model when written again: " + differing);
           }};
+}
+
+FuzzTarget generation_config(const ScratchFolder& folder) {
+  const std::string dir = folder / "generation";
+  folder.write("generation/config.json", text_of(configs()[0]));
+  const ordered_json document{{"bos_token_id", 0},
+                              {"eos_token_id", {1, 2, 3}},
+                              {"do_sample", true},
+                              {"temperature", 0.6},
+                              {"top_p", 0.95},
+                              {"transformers_version", "5.23.0"}};
+  return {"generation_config",
+          [=](Mutation& mutation) {
+            write_bytes(dir + "/generation_config.json", mutated(document, mutation));
+          },
+          [dir] { core::read_hf_config(dir); }};
 }
 
 /// The first 400 tokens of a tokenizer, with the merges among them.
@@ -171,7 +192,11 @@ FuzzTarget tokenizer(const ScratchFolder& folder) {
 }  // namespace
 
 std::vector<FuzzTarget> fuzz_targets(const ScratchFolder& folder) {
-  return {safetensors(folder), index(folder), config(folder), tokenizer(folder)};
+  return {safetensors(folder),
+          index(folder),
+          config(folder),
+          generation_config(folder),
+          tokenizer(folder)};
 }
 
 }  // namespace cohort::tests

@@ -18,7 +18,7 @@ struct FuzzTarget {
   std::function<void()> read;
 };
 
-/// safetensors, index, config, tokenizer. `folder` outlives the targets.
+/// safetensors, index, config, generation_config, tokenizer. `folder` outlives the targets.
 std::vector<FuzzTarget> fuzz_targets(const ScratchFolder& folder);
 
 }  // namespace cohort::tests
