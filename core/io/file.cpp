@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
@@ -108,9 +109,13 @@ MappedFile::MappedFile(MappedFile&& other) noexcept
       size_(std::exchange(other.size_, 0)) {}
 
 void MappedFile::release(const std::byte* from, size_t size) const {
-  static const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<uintptr_t>(from) / page * page;
-  const auto end = reinterpret_cast<uintptr_t>(from) + size;
+  // A page that is looked at brings its neighbours of this window with it, on Linux as it is
+  // usually set.
+  constexpr uintptr_t kWindow = 64 << 10;
+  const auto first = reinterpret_cast<uintptr_t>(data_);
+  const auto begin = std::max(reinterpret_cast<uintptr_t>(from) / kWindow * kWindow, first);
+  const auto end = std::min(
+      (reinterpret_cast<uintptr_t>(from) + size + kWindow - 1) / kWindow * kWindow, first + size_);
   if (size > 0) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
