@@ -108,6 +108,30 @@ MappedFile::MappedFile(MappedFile&& other) noexcept
       data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)) {}
 
+void MappedFile::read(size_t at, void* into, size_t size) const {
+  const int descriptor = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+  COHORT_CHECK_INPUT(descriptor >= 0, "cannot open {}: {}", path_, system_reason(errno));
+  auto* next = static_cast<char*>(into);
+  ssize_t got = 1;
+  int reason = 0;
+  while (size > 0 && got != 0) {
+    got = ::pread(descriptor, next, size, static_cast<off_t>(at));
+    if (got < 0 && errno != EINTR) {
+      reason = errno;
+      break;
+    }
+    const auto count = static_cast<size_t>(std::max<ssize_t>(got, 0));
+    next += count;
+    at += count;
+    size -= count;
+  }
+  ::close(descriptor);
+  COHORT_CHECK_INPUT(size == 0,
+                     "cannot read {}: {}",
+                     path_,
+                     reason ? system_reason(reason) : "it was cut short meanwhile");
+}
+
 void MappedFile::release(const std::byte* from, size_t size) const {
   // A page that is looked at brings its neighbours of this window with it, on Linux as it is
   // usually set.

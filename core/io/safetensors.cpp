@@ -58,16 +58,18 @@ at::Tensor SafetensorsFile::elements(const std::string& name, int64_t begin, int
                in_quotes(name),
                (entry.end - entry.begin) / element);
   at::Tensor out = at::empty({end - begin}, at::dtype(entry.dtype));
-  const std::byte* from = bytes(name).first + begin * element;
   const auto size = static_cast<size_t>((end - begin) * element);
-  if (entry.dtype == at::kBool)  // Any other byte is undefined behaviour once it is a bool.
+  state_->file.read(state_->header.data_start + static_cast<size_t>(entry.begin + begin * element),
+                    out.data_ptr(),
+                    size);
+  if (entry.dtype == at::kBool) {  // Any other byte is undefined behaviour once it is a bool.
+    const auto* from = static_cast<const std::byte*>(out.const_data_ptr());
     COHORT_CHECK_INPUT(
         std::all_of(from, from + size, [](std::byte b) { return b <= std::byte{1}; }),
         "{}: tensor {} is BOOL and holds a byte other than 0 and 1",
         path(),
         in_quotes(name));
-  if (size > 0) std::memcpy(out.data_ptr(), from, size);
-  state_->file.release(from, size);
+  }
   return out;
 }
 
