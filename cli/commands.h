@@ -15,6 +15,7 @@ Run add_eval(CLI::App& app);
 Run add_generate(CLI::App& app);
 Run add_data(CLI::App& app);
 Run add_tokenizer(CLI::App& app);
+Run add_convert(CLI::App& app);
 Run add_inspect(CLI::App& app);
 Run add_report(CLI::App& app);
 Run add_upcycle(CLI::App& app);

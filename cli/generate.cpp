@@ -94,7 +94,7 @@ class Stream {
  public:
   explicit Stream(const LoadedModel& loaded) : loaded_(loaded) {}
   void show(int32_t token) {
-    const bool has_text = token != loaded_.folder.config.eos_token_id &&
+    const bool has_text = !loaded_.folder.config.is_end(token) &&
                           token < loaded_.tokenizer.vocab_size();  // a vocabulary may be padded
     if (has_text) put(pieces_.push(loaded_.tokenizer.token_bytes(token)));
   }

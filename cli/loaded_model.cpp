@@ -17,6 +17,12 @@ rl::ModelFolder open_folder(const ModelOptions& options, const distributed::Mesh
   return folder;
 }
 
+/// All weights are read: none needs to be drawn first.
+core::ModelConfig undrawn(core::ModelConfig config) {
+  config.initializer_range = 0;
+  return config;
+}
+
 }  // namespace
 
 void ModelOptions::add_to(CLI::App& app) {
@@ -65,7 +71,10 @@ LoadedModel::LoadedModel(const ModelOptions& options)
     : mesh(distributed::make_mesh({0, options.ep, 1})),
       folder(open_folder(options, mesh)),
       tokenizer(folder.tokenizer()),
-      model(folder.config, mesh.ep, 1, options.precision == "bf16" ? at::kBFloat16 : at::kFloat) {
+      model(undrawn(folder.config),
+            mesh.ep,
+            1,
+            options.precision == "bf16" ? at::kBFloat16 : at::kFloat) {
   rl::load_model_weights(folder, model);
   if (const auto how = options.quantization()) quantization = moe::quantize(model, *how);
 }

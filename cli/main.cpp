@@ -25,6 +25,7 @@ constexpr Subcommand kSubcommands[] = {
      cohort::cli::add_upcycle},
     {"data", "Turn text into token sets, and look into them", cohort::cli::add_data},
     {"tokenizer", "Train, encode, decode", cohort::cli::add_tokenizer},
+    {"convert", "Between checkpoints and Hugging Face folders", cohort::cli::add_convert},
     {"inspect",
      "Tell what a checkpoint holds; --verify checks every byte",
      cohort::cli::add_inspect},

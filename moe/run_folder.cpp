@@ -46,6 +46,12 @@ std::string section(const std::string& yaml, const std::string& name) {
   return out;
 }
 
+/// The newest checkpoint of a run, or the folder itself when it is none.
+std::string newest_of(const std::string& model) {
+  const auto checkpoints = distributed::checkpoints_in(model + "/checkpoints");
+  return checkpoints.empty() ? model : checkpoints.front().path;
+}
+
 std::string first_difference(const std::string& earlier, const std::string& now) {
   std::istringstream a(earlier), b(now);
   std::string x, y;
@@ -84,6 +90,21 @@ std::string carried_tokenizer(const core::DataConfig& data) {
   return fs::is_regular_file(recorded) ? file_text(recorded) : "";
 }
 
+std::vector<std::pair<std::string, std::string>> carried_files(const std::string& folder) {
+  std::vector<std::pair<std::string, std::string>> files;
+  for (const char* name : {"generation_config.json",
+                           "tokenizer_config.json",
+                           "chat_template.jinja",
+                           "chat_template.json",
+                           "special_tokens_map.json",
+                           "added_tokens.json",
+                           "vocab.json",
+                           "merges.txt"})
+    if (std::string text = file_text((fs::path(folder) / name).string()); !text.empty())
+      files.emplace_back(name, std::move(text));
+  return files;
+}
+
 RunFolder open_run_folder(const core::Config& config, const distributed::Mesh& mesh, bool resume) {
   const std::string& dir = config.run.dir;
   RunFolder folder;
@@ -103,6 +124,10 @@ RunFolder open_run_folder(const core::Config& config, const distributed::Mesh& m
     if (!folder.checkpoint && mesh.shape.rank == 0)
       spdlog::info("no checkpoint in {}/checkpoints yet: starts from the beginning", dir);
   }
+  if (folder.checkpoint)
+    folder.carried = carried_files(*folder.checkpoint);
+  else if (!config.run.model.empty())
+    folder.carried = carried_files(newest_of(config.run.model));
   return folder;
 }
 
@@ -126,13 +151,15 @@ void write_run_files(const core::Config& config, const std::vector<core::DataSou
 
 void check_resumable(const core::Config& config,
                      const std::string& earlier_yaml,
-                     const std::string& folder) {
+                     const std::string& folder,
+                     bool whole) {
   const std::string now_yaml = core::to_yaml(config);
   const auto difference = [&](const std::string& name) {
     return first_difference(section(earlier_yaml, name), section(now_yaml, name));
   };
   const std::string model = difference("model");
   COHORT_CHECK_INPUT(model.empty(), "{} was trained with another model: {}", folder, model);
+  if (!whole) return;
   // Without run.model: the folder that the run started from need not exist any more.
   const core::Config earlier =
       core::parse_config_text(earlier_yaml, folder + "/manifest.json", {"run.model=null"});

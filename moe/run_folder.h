@@ -13,6 +13,8 @@ namespace cohort::moe {
 struct RunFolder {
   std::optional<std::string> checkpoint;  ///< To go on from.
   std::string tokenizer_json;             ///< Travels with the checkpoints; may be empty.
+  /// What else travels with them: see carried_files.
+  std::vector<std::pair<std::string, std::string>> carried;
 };
 
 /// The text of data.tokenizer, or of the tokenizer recorded beside the first token set; empty when
@@ -22,9 +24,14 @@ std::string carried_tokenizer(const core::DataConfig& data);
 /// The text of a file; empty when it cannot be read.
 std::string file_text(const std::string& path);
 
+/// Name and content of the files of a model folder that tell how it is to be used:
+/// generation_config.json, tokenizer_config.json, the chat template and what older tokenizers have,
+/// as far as they are there. Without tokenizer.json.
+std::vector<std::pair<std::string, std::string>> carried_files(const std::string& folder);
+
 /// Makes config.run.dir (rank 0), or finds the newest good checkpoint in it. Throws InputError when
-/// it holds a run and `resume` is false, or cannot be made. The tokenizer is left to the caller.
-/// Collective.
+/// it holds a run and `resume` is false, or cannot be made. Carries the files of the checkpoint, or
+/// of run.model. The tokenizer is left to the caller. Collective.
 RunFolder open_run_folder(const core::Config& config, const distributed::Mesh& mesh, bool resume);
 
 /// config.yaml (fully resolved) and data_card.json (every source with the card that `cohort data
@@ -33,9 +40,10 @@ void write_run_files(const core::Config& config, const std::vector<core::DataSou
 
 /// Throws InputError when the run under `folder` was started with settings that a resumed run
 /// cannot change (the model, the optimizer); warns about those that make it another run (data,
-/// batch, seed).
+/// batch, seed). Without `whole`, only the model must be the same.
 void check_resumable(const core::Config& config,
                      const std::string& earlier_yaml,
-                     const std::string& folder);
+                     const std::string& folder,
+                     bool whole = true);
 
 }  // namespace cohort::moe

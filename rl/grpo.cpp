@@ -96,7 +96,8 @@ class GrpoRun {
                    &tokenizer_,
                    mesh_.ep,
                    {config.rl.max_running, config.rl.cache_tokens, true}) {
-    if (origin_.files.checkpoint) next_prompt_ = run_.resumed_state().at("next_prompt");
+    if (origin_.files.checkpoint)
+      next_prompt_ = run_.resumed_state().value("next_prompt", int64_t{0});
     if (config.rl.beta > 0) make_reference();
     run_.add_to_checkpoints([this](distributed::CheckpointContent& content) {
       content.state["next_prompt"] = next_prompt_;

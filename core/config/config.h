@@ -1,6 +1,7 @@
 // Every setting of a run, as plain structs with defaults. The YAML file has the same sections and
 // keys; the one parser is core/config/parse.h. A component receives its own section only.
 #pragma once
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -90,9 +91,17 @@ struct ModelConfig {
   double initializer_range = 0.02;
   int64_t bos_token_id = 0;  ///< -1 (null in YAML): none.
   int64_t eos_token_id = 1;  ///< -1 (null in YAML): none.
+  /// What ends a completion too: the rest of the list in config.json and generation_config.json.
+  /// No key of the YAML file.
+  std::vector<int64_t> further_eos_token_ids;
   std::string hidden_act = "silu";
 
   bool uses_mla() const { return kv_lora_rank > 0; }
+  /// Whether a completion ends with this token.
+  bool is_end(int64_t token) const {
+    return token == eos_token_id ||
+           std::count(further_eos_token_ids.begin(), further_eos_token_ids.end(), token) > 0;
+  }
   /// Whether decoder layer `layer_idx` (0-based) holds routed experts.
   bool is_moe_layer(int64_t layer_idx) const {
     return n_routed_experts > 0 && layer_idx >= first_k_dense_replace &&
