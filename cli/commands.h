@@ -10,6 +10,7 @@ namespace cohort::cli {
 using Run = std::function<int()>;
 
 Run add_pretrain(CLI::App& app);
+Run add_sft(CLI::App& app);
 Run add_grpo(CLI::App& app);
 Run add_eval(CLI::App& app);
 Run add_generate(CLI::App& app);

@@ -17,6 +17,7 @@ struct Subcommand {
 
 constexpr Subcommand kSubcommands[] = {
     {"pretrain", "Train a model on token sets", cohort::cli::add_pretrain},
+    {"sft", "Teach a model by examples of what to say", cohort::cli::add_sft},
     {"grpo", "Teach a model by rewards of what it says (GRPO)", cohort::cli::add_grpo},
     {"eval", "Score a model on a task's held-out problems", cohort::cli::add_eval},
     {"generate", "Complete prompts with a model", cohort::cli::add_generate},

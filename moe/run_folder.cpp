@@ -131,8 +131,18 @@ RunFolder open_run_folder(const core::Config& config, const distributed::Mesh& m
   return folder;
 }
 
-void write_run_files(const core::Config& config, const std::vector<core::DataSourceInfo>& sources) {
+void check_steps(const core::Config& config) {
+  COHORT_CHECK_INPUT(config.train.epochs == 0,
+                     "train.epochs={}: only `cohort sft` has data with an end; want train.steps",
+                     config.train.epochs);
+}
+
+void write_run_records(const core::Config& config, const nlohmann::ordered_json& data_card) {
   write_text(config.run.dir + "/config.yaml", core::to_yaml(config));
+  write_text(config.run.dir + "/data_card.json", data_card.dump(2) + "\n");
+}
+
+void write_run_files(const core::Config& config, const std::vector<core::DataSourceInfo>& sources) {
   nlohmann::ordered_json card{{"sources", nlohmann::ordered_json::array()}};
   for (const auto& source : sources) {
     nlohmann::ordered_json entry{{"path", source.path},
@@ -146,7 +156,7 @@ void write_run_files(const core::Config& config, const std::vector<core::DataSou
     if (!parsed.is_discarded()) entry["prepared"] = parsed;
     card["sources"].push_back(entry);
   }
-  write_text(config.run.dir + "/data_card.json", card.dump(2) + "\n");
+  write_run_records(config, card);
 }
 
 void check_resumable(const core::Config& config,

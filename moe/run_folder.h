@@ -1,5 +1,6 @@
 // What a run keeps in its folder beside metrics and checkpoints, and the rules for going on in it.
 #pragma once
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -34,9 +35,15 @@ std::vector<std::pair<std::string, std::string>> carried_files(const std::string
 /// of run.model. The tokenizer is left to the caller. Collective.
 RunFolder open_run_folder(const core::Config& config, const distributed::Mesh& mesh, bool resume);
 
+/// Throws InputError when train.epochs is what tells the length of a run without an end of its
+/// data.
+void check_steps(const core::Config& config);
+
 /// config.yaml (fully resolved) and data_card.json (every source with the card that `cohort data
 /// prepare` wrote for it). Rank 0 only.
 void write_run_files(const core::Config& config, const std::vector<core::DataSourceInfo>& sources);
+/// The same with a card made by the caller.
+void write_run_records(const core::Config& config, const nlohmann::ordered_json& data_card);
 
 /// Throws InputError when the run under `folder` was started with settings that a resumed run
 /// cannot change (the model, the optimizer); warns about those that make it another run (data,

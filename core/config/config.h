@@ -119,14 +119,15 @@ struct RouterConfig {
 
 struct DataSource {
   std::string path;     ///< Prefix of a .bin/.idx pair made by `cohort data prepare` (PREFIX,
-                        ///< PREFIX.bin or PREFIX.idx).
+                        ///< PREFIX.bin or PREFIX.idx); `cohort sft`: a JSONL file of examples.
   double weight = 1.0;  ///< Share of samples, normalised over the sources.
   friend bool operator==(const DataSource&, const DataSource&) = default;
 };
 
 struct DataConfig {
   std::vector<DataSource> train;
-  std::string validation;  ///< Prefix of the held-out pair; empty: no validation.
+  std::string validation;  ///< Prefix of the held-out pair, or `cohort sft`'s held-out examples;
+                           ///< empty: no validation.
   std::string tokenizer;   ///< tokenizer.json to carry into checkpoints; empty: the one recorded
                            ///< beside the first source, if any.
   int64_t seq_len = 256;   ///< Tokens a model input row.
@@ -134,7 +135,9 @@ struct DataConfig {
 };
 
 struct TrainConfig {
-  int64_t steps = 1000;
+  int64_t steps = 1000;            ///< 0 (null in YAML): epochs tell.
+  double epochs = 0;               ///< `cohort sft`: passes over the examples, in place of steps; 0
+                                   ///< (null in YAML): steps tell.
   int64_t global_batch = 64;       ///< Sequences a step, over all ranks.
   int64_t micro_batch = 8;         ///< Sequences a forward pass on one rank.
   std::string precision = "fp32";  ///< fp32 | bf16 (fp32 masters) | fp64 (for proofs)
