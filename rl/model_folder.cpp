@@ -40,17 +40,17 @@ ModelFolder find_weights(const std::string& path, const NewestGood& newest_good)
   std::error_code ignored;
   COHORT_CHECK_INPUT(fs::exists(path, ignored), "{}: no such folder; {}", path, kWanted);
   COHORT_CHECK_INPUT(fs::is_directory(path, ignored), "{}: is a file; {}", path, kWanted);
-  if (has(path, "manifest.json")) return {path, ModelFolder::Kind::kCheckpoint, {}};
+  if (has(path, "manifest.json")) return {path, ModelFolder::Kind::kCheckpoint, {}, nullptr};
   if (has(path, "checkpoints")) {
     const auto newest = newest_good(path + "/checkpoints");
     COHORT_CHECK_INPUT(newest, "{}: is a run that holds no checkpoint yet; {}", path, kWanted);
-    return {*newest, ModelFolder::Kind::kCheckpoint, {}};
+    return {*newest, ModelFolder::Kind::kCheckpoint, {}, nullptr};
   }
   const bool config = has(path, "config.json"), weights = has_weights(path);
   COHORT_CHECK_INPUT(config || weights, "{}: holds no model; {}", path, kWanted);
   COHORT_CHECK_INPUT(weights, "{}: has config.json but no weights; {}", path, kWanted);
   COHORT_CHECK_INPUT(config, "{}: has weights but no config.json; {}", path, kWanted);
-  return {path, ModelFolder::Kind::kHuggingFace, {}};
+  return {path, ModelFolder::Kind::kHuggingFace, {}, nullptr};
 }
 
 ModelFolder open(const std::string& path, const NewestGood& newest_good) {

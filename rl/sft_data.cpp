@@ -36,7 +36,7 @@ class Record {
   }
 
   bool has(const char* key) const { return object_.contains(key) && !object_[key].is_null(); }
-  bool is_text(const char* key) const { return object_[key].is_string(); }
+  bool is_list(const char* key) const { return object_[key].is_array(); }
 
   const std::string& text(const char* key) const {
     COHORT_CHECK_INPUT(object_[key].is_string(),
@@ -68,11 +68,12 @@ class Record {
                        where_,
                        name);
     const auto& role = message["role"].get_ref<const std::string&>();
-    COHORT_CHECK_INPUT(role == "system" || role == "user" || role == "assistant" || role == "tool",
-                       "{}: the role of {} is {}; want system, user, assistant or tool",
-                       where_,
-                       name,
-                       json(role.substr(0, 40)).dump());
+    COHORT_CHECK_INPUT(
+        role == "system" || role == "user" || role == "assistant" || role == "tool",
+        "{}: the role of {} is {}; want system, user, assistant or tool",
+        where_,
+        name,
+        json(role.substr(0, 40)).dump(-1, ' ', false, json::error_handler_t::replace));
   }
 
   const std::string& where_;
@@ -109,7 +110,7 @@ std::vector<TextSpan> spans_of(const Record& record,
                      where,
                      pair ? "both a completion and messages" : "neither completion nor messages",
                      kWanted);
-  is_conversation = messages || !record.is_text("completion");
+  is_conversation = messages || record.is_list("completion");
   if (messages) return conversation(record.messages("messages"), 0, where, format);
   COHORT_CHECK_INPUT(record.has("prompt"), "{}: a completion without a prompt; {}", where, kWanted);
   if (is_conversation) {

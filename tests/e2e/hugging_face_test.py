@@ -53,6 +53,15 @@ check(done.stdout == cohort("generate", "--model", plain, "--prompt", "a", "--ma
       "generate reads both kinds alike")
 
 
+# What is carried along goes through training.
+(plain / "chat_template.jinja").write_text("{{ messages }}")
+work.pretrain("trained", "--model", plain, "train.steps=1")
+trained = content(work.checkpoints("trained")[-1])
+carried = ("chat_template.jinja", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+check(all(trained.get(name) == content(plain)[name] for name in carried), "tokenizer, template and generation_config stand in checkpoints of a run")
+(plain / "chat_template.jinja").unlink()
+
+
 # Faults: exit 2, one line each, within a second.
 def spoiled(name, change, source=plain):
     shutil.copytree(source, folder / name)

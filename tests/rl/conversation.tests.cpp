@@ -27,14 +27,14 @@ TEST_CASE("every assistant turn is trained with its end, and nothing else", "[rl
                               {"user", "and?"},
                               {"assistant", "no more"},
                               {"user", "unanswered"}});
-  CHECK(rl::render_conversation(messages, 0) ==
-        std::vector<TextSpan>{
-            {"<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n"
-             "<|im_start|>assistant\n",
-             false},
-            {" hi <|im_end|>", true},
-            {"\n<|im_start|>user\nand?<|im_end|>\n<|im_start|>assistant\n", false},
-            {"no more<|im_end|>", true}});
+  const std::vector<TextSpan> wanted{
+      {"<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n"
+       "<|im_start|>assistant\n",
+       false},
+      {" hi <|im_end|>", true},
+      {"\n<|im_start|>user\nand?<|im_end|>\n<|im_start|>assistant\n", false},
+      {"no more<|im_end|>", true}};
+  CHECK((rl::render_conversation(messages, 0) == wanted));
 }
 
 TEST_CASE("assistant turns of a prompt are not trained", "[rl-conversation]") {
@@ -45,8 +45,8 @@ TEST_CASE("assistant turns of a prompt are not trained", "[rl-conversation]") {
   for (const auto& span : spans) all += span.text;
   CHECK(all + "\n" == rl::chatml(messages, false));
   REQUIRE(spans.size() == 4);
-  CHECK(spans[1] == TextSpan{"d<|im_end|>", true});
-  CHECK(spans[3] == TextSpan{"e<|im_end|>", true});
+  CHECK((spans[1] == TextSpan{"d<|im_end|>", true}));
+  CHECK((spans[3] == TextSpan{"e<|im_end|>", true}));
 }
 
 TEST_CASE("a template that rewrites earlier turns is refused", "[rl-conversation]") {
