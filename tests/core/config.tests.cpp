@@ -318,7 +318,7 @@ const BadConfig kBadConfigs[] = {
     {"override of the wrong type", "run: {seed: 1}\n", {"train.steps=x"},
     "override 'train.steps=x': train.steps: ", "want a whole number"},
     {"override with nothing", "run: {seed: 1}\n", {"train.steps="},
-    "override 'train.steps=': train.steps: ", "null"},
+    "override 'train.steps=': train.steps: ", "want train.steps >= 1"},
     {"override that is no YAML", "run: {seed: 1}\n", {"data.train=[{path: x"},
     "override 'data.train=[{path: x': ", "not readable as YAML"},
     {"override that does not fit the file", "model:\n  n_routed_experts: 8\n", {"mesh.ep=3"},

