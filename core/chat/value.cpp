@@ -100,8 +100,7 @@ void append_json_text(std::string& out, std::string_view text, bool ascii) {
       out += "\\f";
     else if (one == "\b")
       out += "\\b";
-    else if ((point >= 0 && point < 0x20) ||
-             (ascii && point >= 0x7F && point < 0x10000))
+    else if ((point >= 0 && point < 0x20) || (ascii && point >= 0x7F && point < 0x10000))
       out += fmt::format("\\u{:04x}", point);
     else if (ascii && point >= 0x10000)
       out += fmt::format("\\u{:04x}\\u{:04x}",

@@ -10,8 +10,8 @@
 
 namespace cohort::tests {
 
-/// Four special tokens, <|begin|> 0, <|end|> 1, <|im_start|> 2, <|im_end|> 3, bytes, and merges that
-/// make "line" and "text" words. Up to 280 tokens.
+/// Four special tokens, <|begin|> 0, <|end|> 1, <|im_start|> 2, <|im_end|> 3, bytes, and merges
+/// that make "line" and "text" words. Up to 280 tokens.
 inline core::Tokenizer chat_tokenizer() {
   int texts = 0;
   const auto next = [&](std::string& text) {
