@@ -75,6 +75,8 @@ class Evaluator {
         entry.second = std::move(value);
         return;
       }
+    // Each use of a name looks through them.
+    if (variables.size() >= 1000) throw Fault("more than 1000 names are set in one scope");
     work_.spend(64 + variables.size());
     variables.emplace_back(name, std::move(value));
   }

@@ -50,6 +50,8 @@ Value map(const Value& value, const Arguments& given, Work& work) {
   const Value* otherwise = path ? given.find(9, "default") : nullptr;
   if (path) given.check("map", 0, {"attribute", "default"});
   const std::string name = path ? "" : text_of(first_of(given, "map"), "map");
+  // A text walks to its letters, so that map of map could go on as deep as it is written.
+  if (!path && name == "map") throw Fault("map of map is not known");
   if (!path && !is_filter(name))
     throw Fault(fmt::format("the filter `{}` is not known", shown(name)));
   const Arguments rest = rest_of(given, 1);

@@ -1,7 +1,6 @@
 // Chat templates against what transformers renders, and what they may not do.
 #include "core/chat/chat_template.h"
 
-#include <chrono>
 #include <fstream>
 #include <random>
 
@@ -113,14 +112,16 @@ TEST_CASE("What a template may not say is named with its line", "[core-chat]") {
 }
 
 TEST_CASE("A hostile template ends soon and within bounds", "[core-chat]") {
-  const auto start = std::chrono::steady_clock::now();
-  std::string nested = "{{ ", chain = "{{ 1", filters = "{{ x", blocks, data = "{{ ";
+  std::string nested = "{{ ", chain = "{{ 1", filters = "{{ x", blocks, data = "{{ ",
+              maps = "{{ 'a' | map(", names;
   for (int i = 0; i < 100000; ++i) {
     nested += "(";
     chain += " + 1";
     filters += " | trim";
     blocks += "{% if 1 %}";
     data += "[";
+    maps += "'map', ";
+    if (i < 20000) names += "{% set x" + std::to_string(i) + "=1 %}";
   }
   for (const std::string& text :
        {nested + " }}",
@@ -128,6 +129,8 @@ TEST_CASE("A hostile template ends soon and within bounds", "[core-chat]") {
         filters + " }}",
         blocks,
         data + "]",
+        maps + "'trim') | list }}",
+        names,
         std::string(
             "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"),
         std::string("{% set ns = namespace(s='aaaaaaaa') %}{% for a in range(99999) %}{% set ns.s "
@@ -157,7 +160,6 @@ TEST_CASE("A hostile template ends soon and within bounds", "[core-chat]") {
                  "{% set ns.s = namespace(s=ns.s) %}{% endfor %}{% set ns.s = ns %}ok") == "ok");
   CHECK(rendered(std::string(size_t{2} << 20, 'a')).find("want 1048576 at most") !=
         std::string::npos);
-  INFO(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() << " s");
 }
 
 TEST_CASE("Mutated templates neither crash nor hang", "[core-chat]") {
