@@ -124,7 +124,8 @@ __global__ void combine_backward_kernel(const Row* d_out,
   for (int64_t first = 0; first < K; first += kChunk) {
     const int64_t count = K - first < kChunk ? K - first : kChunk, at = t * K + first;
     float dot[kChunk] = {};
-    for (int64_t d = threadIdx.x * N; there && d < D; d += blockDim.x * N) {
+    const int64_t end = !there ? 0 : kPlanted<Fault::kTail> ? D - N : D;
+    for (int64_t d = threadIdx.x * N; d < end; d += blockDim.x * N) {
       float gradient[N];
       load_piece(d_out + t * D + d, gradient);
 #pragma unroll

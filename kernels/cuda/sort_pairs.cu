@@ -81,11 +81,13 @@ __global__ void place_kernel(const int64_t* expert,
 
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kTile + warp * kPairsOfWarp + lane;
   int mine[kSteps];
+  unsigned equal[kSteps];
 #pragma unroll
   for (int i = 0; i < kSteps; ++i) {
     const int64_t p = first + i * 32;
     mine[i] = p < num_pairs ? static_cast<int>(expert[p]) : -1;
     if (mine[i] >= 0) atomicAdd(&seen[warp * E + mine[i]], 1);
+    equal[i] = __match_any_sync(0xffffffffu, mine[i]);
   }
   __syncthreads();
   for (int e = static_cast<int>(threadIdx.x); e < E; e += kThreads) {
@@ -101,12 +103,11 @@ __global__ void place_kernel(const int64_t* expert,
 #pragma unroll
   for (int i = 0; i < kSteps; ++i) {
     const int e = mine[i];
-    const unsigned equal = __match_any_sync(0xffffffffu, e);
-    const int below = __popc(equal & ((1u << lane) - 1));
+    const int below = __popc(equal[i] & ((1u << lane) - 1));
     const int rank = e >= 0 ? seen[warp * E + e] + below : 0;
     __syncwarp();  // all have read `seen`
     if (e >= 0) {
-      if (below == 0) seen[warp * E + e] += __popc(equal);
+      if (below == 0) seen[warp * E + e] += __popc(equal[i]);
       const int64_t place = start[static_cast<int64_t>(blockIdx.x) * E + e] + rank;
       place_of[first + i * 32] = place;
       pair_at[place] = first + i * 32;
