@@ -1,8 +1,7 @@
+// clang-format off
 // What every kernel source begins with. One source, two compilers: nvcc (sm_80, sm_90a) makes the
 // device code, in namespace cohort::kernels::cuda; the C++ compiler makes code that runs the same
 // kernels on the host, in cohort::kernels::emulated, block by block, for the tests.
-//
-// MANUAL
 //
 // Writing a kernel
 //   #include "kernels/cuda/device.cuh"     // and "kernels/cuda/ptx.cuh" for PTX
@@ -16,48 +15,51 @@
 //     launch(twice_kernel<float>, Grid(blocks, threads, shared_bytes, stream), x, n, y);
 //   }
 //   }
-//   Files are C++17. A header (.cuh) that the product's .cpp files read declares functions with
-//   `Stream` and `bf16`; no kernel code in it. Files of kernel pieces shared by several sources are
-//   .cuh too, guarded by `#pragma once`. kernels/cuda/*.cu are found by CMake in both builds.
+//   - Files are C++17. kernels/cuda/*.cu are found by CMake in both builds.
+//   - A header (.cuh) that the product's .cpp files read declares functions with `Stream` and `bf16`,
+//     and holds no kernel code. Pieces of kernels that several sources share stand in .cuh files whose
+//     body is inside #if !COHORT_ON_DEVICE || defined(__CUDACC__), like pieces.cuh.
 //   - Shared memory: only the two forms above (a plain __shared__ does not compile on the host). A
-//     block finds it filled with 0xff: NaN as fp32, bf16 and half, -1 as an integer. More than 48
-//     KB is asked of the driver by `launch`. Each variable is an allocation of its own on the host,
-//     so AddressSanitizer sees a step beyond it.
+//     block finds it filled with 0xff: NaN as fp32, bf16 and half, -1 as an integer. More than 48 KB
+//     is asked of the driver by `launch`. Each variable is an allocation of its own on the host, so
+//     AddressSanitizer sees a step beyond it.
 //   - There: threadIdx, blockIdx, blockDim, gridDim; __syncthreads (_count, _or, _and); __syncwarp,
 //     __shfl_*_sync, __ballot_sync, __any_sync, __all_sync, __match_any_sync, __reduce_*_sync;
 //     atomics; __ldg, __ldcs, __stcs; bit and float intrinsics; vectors (float4, uint4, ...);
-//     __nv_bfloat16(2), __half(2) and their conversions (host/vector_types.h lists them; there are
-//     no operators on them: compute in float). Global min(a, b), max(a, b) on equal types. More is
-//     added to host/intrinsics.h when a kernel wants it.
-//   - Not there: __activemask, cooperative groups, clusters, TMA, wgmma. A kernel that needs those
-//     stands inside #if COHORT_ON_DEVICE and has a portable sibling of the same interface.
+//     __nv_bfloat16(2), __half(2) and their conversions (host/vector_types.h lists them; there are no
+//     operators on them: compute in float); min(a, b), max(a, b) on equal types. More is added to
+//     host/intrinsics.h when a kernel wants it.
+//   - Not there: __activemask, __noinline__, cooperative groups, clusters, TMA, wgmma. A kernel that
+//     needs those stands inside #if COHORT_ON_DEVICE and has a portable sibling of the same interface.
 //
 // How the host executes
-//   A thread is a fibre and runs until it synchronises. A warp intrinsic completes when all lanes
-//   of its mask call the same one with the same mask; a barrier when all threads of the block are
-//   there (an ended thread does not count as there: code that leaves early and then meets a barrier
-//   is an error, though a device may let it pass). Blocks run one after another: none may wait for
-//   another. LaunchError, with launch, block, thread and line, is thrown for: a deadlock; a lane
-//   outside its mask, or a mask with lanes that ended, do not exist, or wait elsewhere; a shuffle
-//   from outside the mask; a misaligned asynchronous copy; a launch beyond the limits. Addresses
-//   are AddressSanitizer's part, misaligned vectors UBSan's (scripts/test --asan). The stack of a
-//   thread is 250 KB.
+//   - A thread is a fibre and runs until it synchronises. A warp intrinsic completes when all lanes of
+//     its mask call the same one with the same mask; a barrier when all threads of the block are there.
+//     An ended thread does not count as there: code that leaves early and then meets a barrier is an
+//     error, though a device may let it pass.
+//   - Blocks run one after another: none may wait for another.
+//   - host::LaunchError, with launch, block, thread and line, is thrown for: a deadlock; a lane outside
+//     its mask; a mask with lanes that ended, do not exist, or wait elsewhere; a shuffle from outside
+//     the mask; a misaligned asynchronous copy; a launch beyond the limits.
+//   - Addresses are AddressSanitizer's part, misaligned vectors UBSan's (scripts/test --asan).
+//   - The stack of a thread is 250 KB.
 //
-// Testing (tests/kernels/*.tests.cpp; namespace emulated; stream null)
-//   host::UseSchedule order({host::Order::kReversed});      // kInOrder (default), kReversed,
-//   kRandom Results must be the same under all three: lowest thread first, highest first, or by
-//   seed. Copies of copy_async happen at the wait in order, at once in reverse, by chance in random
-//   order: both a forgotten wait and a buffer overwritten too early show. host::sync_sites(work)
-//   lists each barrier, warp intrinsic and copy wait that `work` passes; host::PlantFault
-//   fault(site) makes that one do nothing (or lose a lane of its mask) while it lives: run under
-//   the three schedules, the result must differ from the reference or throw. Faults of another kind
-//   are planted in the source: `if constexpr (kPlanted<Fault::kTail>)`. A test file that defines
-//   COHORT_DEVICE and COHORT_PLANT_FAULT and then includes the .cu has a faulty copy of it in a
-//   namespace of its own.
+// Testing (tests/kernels/*.tests.cpp with tests/kernels/device_runs.h; stream null)
+//   - `host::UseSchedule use({host::Order::kReversed});`: while it lives, the highest thread that can
+//     run does; kInOrder (default) takes the lowest, kRandom goes by a seed. Results must be the same
+//     under all. Asynchronous copies happen at the wait in order, at once in reverse, by chance in
+//     random order: a forgotten wait shows, and so does a buffer overwritten too early.
+//   - host::sync_sites(work) lists each barrier, warp intrinsic and copy wait that `work` passes.
+//     `host::PlantFault fault(site);` makes that one do nothing, or lose a lane of its mask, while it
+//     lives. faults_not_caught(run) of device_runs.h does so with each site in turn.
+//   - Faults of another kind are planted in the source: `kPlanted<Fault::kTail> ? n - 1 : n`. Sources
+//     that do are compiled once more, into namespace planted_tail (host/CMakeLists.txt), and
+//     tests/kernels/device_planted.tests.cpp shows that each is seen.
 //
 // Exactness: the arithmetic is the host's. +, -, *, /, sqrt, fmaf and conversions have the device's
-// bits, except where a compiler fuses a multiply and an add; exp and the approximations differ in
-// the last places. mma adds its 16 products in order of k in fp32: a device's order is its own.
+// bits, except where a compiler fuses a multiply and an add; exp and the approximations differ in the
+// last places. mma adds its 16 products in order of k in fp32: a device's order is its own.
+// clang-format on
 #pragma once
 #include <cstddef>
 #include <cstdint>

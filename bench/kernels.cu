@@ -1,0 +1,258 @@
+// The device kernels: microseconds, GB/s, and the share of what a device copy reaches, one JSON
+// line a kernel and shape. Each run is timed by itself, after 256 MB of writes that empty the
+// second-level cache, and the median of 21 counts. Bytes are those that must move, each once.
+// Without a GPU it says so and runs nothing.
+//   build/bench/kernels
+#include <cstdio>
+#ifndef __CUDACC__
+
+int main() {
+  std::fprintf(stderr, "bench/kernels: built without nvcc: nothing was run\n");
+  return 0;
+}
+
+#else
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/dispatch.cuh"
+#include "kernels/cuda/elementwise.cuh"
+#include "kernels/cuda/rms_norm.cuh"
+#include "kernels/cuda/router.cuh"
+#include "kernels/cuda/token_log_probs.cuh"
+
+namespace {
+
+using namespace cohort::kernels::cuda;
+
+constexpr int kRuns = 21;
+constexpr size_t kFlushBytes = size_t{256} << 20;
+
+__device__ float uniform(uint64_t i) {
+  i = (i ^ i >> 30) * 0xbf58476d1ce4e5b9u;
+  i = (i ^ i >> 27) * 0x94d049bb133111ebu;
+  return static_cast<float>((i ^ i >> 31) >> 40) * (2.0f / (1 << 24)) - 1.0f;
+}
+__global__ void fill_kernel(float* p, int64_t n, uint64_t seed) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x;
+  if (i < n) p[i] = uniform(i + seed * 0x9e3779b97f4a7c15u);
+}
+__global__ void fill_kernel(bf16* p, int64_t n, uint64_t seed) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x;
+  if (i < n) p[i] = __float2bfloat16_rn(uniform(i + seed * 0x9e3779b97f4a7c15u));
+}
+__global__ void fill_kernel(int64_t* p, int64_t n, uint64_t bound) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x;
+  if (i < n) p[i] = (i * 7919) % static_cast<int64_t>(bound);
+}
+
+/// Device memory with values of its own: uniform in [-1, 1), or places below `seed` for integers.
+template <class T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t n, uint64_t seed = 1) {
+    check(cudaMalloc(&p_, static_cast<size_t>(n) * sizeof(T)), "allocating device memory");
+    fill_kernel<<<static_cast<unsigned>((n + 255) / 256), 256> > >(p_, n, seed);
+    check(cudaGetLastError(), "filling device memory");
+  }
+  ~Buffer() { cudaFree(p_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  operator T*() const { return p_; }
+
+ private:
+  T* p_ = nullptr;
+};
+
+class Bench {
+ public:
+  Bench() : flush_(kFlushBytes / sizeof(float)) {
+    cudaDeviceProp properties;
+    check(cudaGetDeviceProperties(&properties, 0), "reading the device's name");
+    device_ = properties.name;
+    check(cudaEventCreate(&begin_), "making an event");
+    check(cudaEventCreate(&end_), "making an event");
+    const size_t bytes = size_t{1} << 30;
+    const Buffer<float> from(bytes / sizeof(float)), to(bytes / sizeof(float));
+    const double us = microseconds([&] {
+      check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, nullptr), "copying");
+    });
+    limit_ = 2.0 * static_cast<double>(bytes) / us / 1e3;
+    print("copy 1 GiB", us, limit_);
+  }
+  ~Bench() {
+    cudaEventDestroy(begin_);
+    cudaEventDestroy(end_);
+  }
+
+  void run(const std::string& name, double bytes, const std::function<void()>& work) {
+    const double us = microseconds(work);
+    print(name, us, bytes / us / 1e3);
+  }
+
+ private:
+  double microseconds(const std::function<void()>& work) {
+    std::vector<float> times;
+    for (int i = 0; i < kRuns + 2; ++i) {
+      check(cudaMemsetAsync(flush_, i, kFlushBytes, nullptr), "emptying the cache");
+      check(cudaEventRecord(begin_), "timing");
+      work();
+      check(cudaEventRecord(end_), "timing");
+      check(cudaEventSynchronize(end_), "timing");
+      float ms = 0;
+      check(cudaEventElapsedTime(&ms, begin_, end_), "timing");
+      if (i >= 2) times.push_back(ms);
+    }
+    std::sort(times.begin(), times.end());
+    return times[kRuns / 2] * 1e3;
+  }
+  void print(const std::string& name, double us, double rate) const {
+    std::printf(
+        "{\"name\":\"%s\",\"ours\":%.1f,\"peer\":null,\"ratio\":null,\"unit\":\"GB/s\","
+        "\"microseconds\":%.1f,\"limit\":%.1f,\"ratio_to_limit\":%.3f,\"device\":\"%s\"}\n",
+        name.c_str(),
+        rate,
+        us,
+        limit_,
+        rate / limit_,
+        device_.c_str());
+    std::fflush(stdout);
+  }
+
+  Buffer<float> flush_;
+  std::string device_;
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+  double limit_ = 0;
+};
+
+std::string shape_name(std::initializer_list<int64_t> sizes, const char* type) {
+  std::string text = " ";
+  for (const int64_t size : sizes) text += (text.size() > 1 ? "x" : "") + std::to_string(size);
+  return text + " " + type;
+}
+
+/// Router and dispatch of T tokens of width D to K of E experts.
+template <class Row>
+void dispatch(Bench& bench, const RouterShape& shape, int64_t D, const char* type) {
+  const int64_t T = shape.T, E = shape.E, K = shape.K, pairs = T * K;
+  const double row = static_cast<double>(D) * sizeof(Row);
+  const std::string sizes = shape_name({T, D, E, K}, type);
+  const Buffer<float> logits(T * E, 1), bias(E, 2), scores(T * E), gate(pairs), d_gate(pairs, 3);
+  const Buffer<int64_t> expert(pairs), count(E), pair_at(pairs), place_of(pairs),
+      workspace(static_cast<int64_t>(sort_pairs_workspace(pairs, E)) / 8 + 1);
+  bench.run("route" + sizes, 8.0 * T * E + 12.0 * pairs, [&] {
+    route<float>(shape, logits, bias, scores, expert, gate, nullptr);
+  });
+  bench.run("route_backward" + sizes, 8.0 * T * E + 12.0 * pairs, [&] {
+    route_backward<float>(shape, scores, expert, d_gate, nullptr, logits, nullptr);
+  });
+  bench.run("sort_pairs" + sizes, 24.0 * pairs, [&] {
+    sort_pairs(expert, pairs, E, count, pair_at, place_of, workspace, nullptr);
+  });
+  const Buffer<Row> tokens(T * D, 4), rows(pairs * D, 5), d_rows(pairs * D, 6);
+  // Each token's row is read K times, by others' leave from the second-level cache.
+  bench.run("gather_rows" + sizes, row * (T + pairs), [&] {
+    gather_rows<Row>(tokens, pair_at, K, pairs, D, rows, nullptr);
+  });
+  bench.run("scatter_rows" + sizes, row * 2 * pairs, [&] {
+    scatter_rows<Row>(rows, pair_at, pairs, D, d_rows, nullptr);
+  });
+  bench.run("combine_rows" + sizes, row * (T + pairs), [&] {
+    combine_rows<Row>(rows, place_of, gate, T, K, D, tokens, nullptr);
+  });
+  bench.run("combine_rows_backward" + sizes, row * (T + 2 * pairs), [&] {
+    combine_rows_backward<Row>(tokens, rows, place_of, gate, T, K, D, d_rows, d_gate, nullptr);
+  });
+}
+
+template <class T>
+void rows(Bench& bench, const char* type) {
+  const double size = sizeof(T);
+  {
+    const int64_t rows = 8192, dim = 7168;
+    const Buffer<T> x(rows * dim), weight(dim), y(rows * dim), d_x(rows * dim), d_weight(dim);
+    const Buffer<float> r(rows), workspace(static_cast<int64_t>(rms_norm_workspace(rows, dim)) / 4);
+    const std::string sizes = shape_name({rows, dim}, type);
+    bench.run("rms_norm_forward" + sizes, 2 * size * rows * dim, [&] {
+      rms_norm_forward<T>(x, dim, weight, rows, dim, 1e-6f, y, r, nullptr);
+    });
+    bench.run("rms_norm_backward" + sizes, 3 * size * rows * dim, [&] {
+      rms_norm_backward<T>(
+          x, dim, weight, r, y, rows, dim, d_x, d_weight, static_cast<float*>(workspace), nullptr);
+    });
+  }
+  {
+    const int64_t rows = 32768, width = 2048;
+    const Buffer<T> gate_up(rows * 2 * width), y(rows * width), d(rows * 2 * width);
+    const std::string sizes = shape_name({rows, width}, type);
+    bench.run("swiglu_forward" + sizes, 3 * size * rows * width, [&] {
+      swiglu_forward<T>(gate_up, rows, width, y, nullptr);
+    });
+    bench.run("swiglu_backward" + sizes, 5 * size * rows * width, [&] {
+      swiglu_backward<T>(gate_up, y, rows, width, d, nullptr);
+    });
+  }
+  {
+    const RopeShape shape{{4096 * 8192, 8192, 64}, 2, 4096, 128, 64, true, 1};
+    const int64_t n = shape.batch * shape.length * shape.heads * shape.dim;
+    const Buffer<T> x(n), y(n);
+    const Buffer<float> cos(4096 * 32, 1), sin(4096 * 32, 2);
+    bench.run("rope" + shape_name({2, 4096, 128, 64}, type), 2 * size * n, [&] {
+      rope<T>(shape, x, cos, sin, y, nullptr);
+    });
+  }
+  {
+    const int64_t rows = 4096, classes = 16160;  // an eighth of V3's vocabulary
+    const Buffer<T> logits(rows * classes);
+    const Buffer<int64_t> target(rows, classes);
+    const Buffer<float> state(rows * 4), coefficient(rows);
+    const LogitTile<T> tile{logits, target, rows, classes, 0, 1.0f};
+    auto* states = reinterpret_cast<SoftmaxState*>(static_cast<float*>(state));
+    const std::string sizes = shape_name({rows, classes}, type);
+    bench.run("add_logit_tile" + sizes, size * rows * classes, [&] {
+      add_logit_tile<T>(tile, states, nullptr);
+    });
+    bench.run("logit_tile_gradient" + sizes, 2 * size * rows * classes, [&] {
+      logit_tile_gradient<T>(tile, states, coefficient, nullptr);
+    });
+  }
+  {
+    const int64_t n = int64_t{64} << 20;
+    const Buffer<T> grad(n);
+    const Buffer<float> weight(n), m(n);
+    const Buffer<float> v(n);
+    const Buffer<bf16> rounded(n);
+    const AdamWTensor<T> tensor{weight, grad, m, v, rounded, n};
+    const AdamWStep step{0.999f, 1, 0.9f, 0.1f, 0.95f, 0.05f, 1, 1e-8f, -1e-4f};
+    bench.run("adamw" + shape_name({n}, type), (26 + size) * n, [&] {
+      adamw<T>(&tensor, 1, step, nullptr);
+    });
+  }
+}
+
+}  // namespace
+
+int main() {
+  int devices = 0;
+  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+    std::fprintf(stderr, "bench/kernels: no NVIDIA GPU here: nothing was run\n");
+    return 0;
+  }
+  try {
+    Bench bench;
+    const RouterShape v3{8192, 256, 8, 8, 4, Scoring::kSigmoid, true, 2.5f};
+    dispatch<bf16>(bench, v3, 7168, "bf16");
+    const RouterShape small{32768, 64, 6, 1, 1, Scoring::kSoftmax, false, 1.0f};
+    dispatch<bf16>(bench, small, 2048, "bf16");
+    dispatch<float>(bench, small, 2048, "fp32");
+    rows<bf16>(bench, "bf16");
+    rows<float>(bench, "fp32");
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "bench/kernels: %s\n", error.what());
+    return 1;
+  }
+  return 0;
+}
+#endif
