@@ -17,6 +17,12 @@ rl::ModelFolder open_folder(const ModelOptions& options, const distributed::Mesh
   return folder;
 }
 
+/// All weights are read: none needs to be drawn first.
+core::ModelConfig undrawn(core::ModelConfig config) {
+  config.initializer_range = 0;
+  return config;
+}
+
 }  // namespace
 
 void ModelOptions::add_to(CLI::App& app) {
@@ -28,14 +34,49 @@ void ModelOptions::add_to(CLI::App& app) {
   app.add_option("--precision", precision, "Of weights and activations: fp32 or bf16")
       ->capture_default_str()
       ->check(CLI::IsMember({"fp32", "bf16"}));
+  app.add_option("--quantize",
+                 quantize,
+                 "Hold weights in 8 or 4 bits: none, int8 or int4; embedding and head get 8")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"none", "int8", "int4"}));
+  app.add_option("--quantize-group", quantize_group, "Inputs of a row that share a scale")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+}
+
+std::optional<core::QuantizeOptions> ModelOptions::quantization() const {
+  if (quantize == "none") return std::nullopt;
+  return core::QuantizeOptions{quantize == "int8" ? 8 : 4, quantize_group};
+}
+
+std::string quantization_text(const ModelOptions& options, const moe::Quantization& quantization) {
+  return fmt::format("{}, groups of {}: weights of {:.2f} MB in {:.2f} MB",
+                     options.quantize,
+                     options.quantize_group,
+                     static_cast<double>(quantization.bytes_before) / 1e6,
+                     static_cast<double>(quantization.bytes_after) / 1e6);
+}
+
+void add_quantization(const ModelOptions& options,
+                      const std::optional<moe::Quantization>& quantization,
+                      nlohmann::ordered_json& json) {
+  if (!quantization) return;
+  json["quantize"] = options.quantize;
+  json["quantize_group"] = options.quantize_group;
+  json["weight_bytes"] = quantization->bytes_after;
+  json["weight_bytes_unquantized"] = quantization->bytes_before;
 }
 
 LoadedModel::LoadedModel(const ModelOptions& options)
     : mesh(distributed::make_mesh({0, options.ep, 1})),
       folder(open_folder(options, mesh)),
       tokenizer(folder.tokenizer()),
-      model(folder.config, mesh.ep, 1, options.precision == "bf16" ? at::kBFloat16 : at::kFloat) {
+      model(undrawn(folder.config),
+            mesh.ep,
+            1,
+            options.precision == "bf16" ? at::kBFloat16 : at::kFloat) {
   rl::load_model_weights(folder, model);
+  if (const auto how = options.quantization()) quantization = moe::quantize(model, *how);
 }
 
 }  // namespace cohort::cli

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/nn/kernel_types.h"
+#include "core/nn/linear.h"
 #include "core/nn/product.h"
 #include "kernels/cpu/token_log_probs.h"
 
@@ -136,15 +137,6 @@ void check(const at::Tensor& x,
   COHORT_CHECK(temperature > 0 && std::isfinite(1 / temperature) && std::isfinite(temperature),
                "token_log_probs: the temperature must be positive, not {}",
                temperature);
-}
-
-}  // namespace
-
-TokenLogProbs token_log_probs(const at::Tensor& x,
-                              const at::Tensor& head,
-                              const at::Tensor& target,
-                              double temperature) {
-  check(x, head, target, temperature);
   const auto targets = target.contiguous();
   const int64_t* t = targets.const_data_ptr<int64_t>();
   const auto beyond = std::find_if(
@@ -154,9 +146,45 @@ TokenLogProbs token_log_probs(const at::Tensor& x,
                *beyond,
                beyond - t,
                head.size(0) - 1);
-  const auto out =
-      TokenLogProbsFunction::apply(x.contiguous(), head.contiguous(), targets, 1 / temperature);
+}
+
+}  // namespace
+
+TokenLogProbs token_log_probs(const at::Tensor& x,
+                              const at::Tensor& head,
+                              const at::Tensor& target,
+                              double temperature) {
+  check(x, head, target, temperature);
+  const auto out = TokenLogProbsFunction::apply(
+      x.contiguous(), head.contiguous(), target.contiguous(), 1 / temperature);
   return {out[0], out[1]};
+}
+
+TokenScores score_tokens(const at::Tensor& x, const at::Tensor& head, const at::Tensor& target) {
+  at::NoGradGuard no_grad;
+  check(x, head, target, 1.0);
+  const int64_t rows = x.size(0), classes = head.size(0);
+  const int64_t chunk = std::max(kLogits / classes, kLeastRows);
+  const auto targets = target.contiguous();
+  TokenScores out{at::empty({rows}, at::kDouble), at::empty({rows}, at::kBool)};
+  auto entropy = at::empty({rows}, at::kDouble);
+  for (int64_t begin = 0; begin < rows; begin += chunk) {
+    const int64_t count = std::min(chunk, rows - begin);
+    const at::Tensor logits = core::linear(x.narrow(0, begin, count), head);
+    out.likeliest.narrow(0, begin, count)
+        .copy_(logits.argmax(1).eq(targets.narrow(0, begin, count)));
+    with_kernel_type("score_tokens", logits, [&]<class T>(T) {
+      kernels::token_log_probs<T>(elements<T>(logits),
+                                  targets.const_data_ptr<int64_t>() + begin,
+                                  count,
+                                  classes,
+                                  1.0,
+                                  nullptr,
+                                  out.log_prob.data_ptr<double>() + begin,
+                                  entropy.data_ptr<double>() + begin);
+    });
+  }
+  return out;
 }
 
 }  // namespace cohort::core
