@@ -32,15 +32,17 @@ namespace {
 constexpr int kWarps = 4, kThreads = 32 * kWarps;
 constexpr int kQueries = 16 * kWarps, kKeys = 64;
 
+/// Two stages of a tile of k, then two of v. Addresses are computed: an array of pointers indexed
+/// by the tile would live in local memory.
 template <int kQk, int kV>
 struct Stages {
-  static constexpr size_t kBytes = 2 * (RowTile<kQk>::bytes(kKeys) + RowTile<kV>::bytes(kKeys));
-  bf16 *k[2], *v[2];
-  __device__ explicit Stages(bf16* memory) {
-    constexpr int kKeyTile = kKeys * RowTile<kQk>::kStride,
-                  kValueTile = kKeys * RowTile<kV>::kStride;
-    k[0] = memory, k[1] = memory + kKeyTile;
-    v[0] = memory + 2 * kKeyTile, v[1] = v[0] + kValueTile;
+  static constexpr int kKeyTile = kKeys * RowTile<kQk>::kStride;
+  static constexpr int kValueTile = kKeys * RowTile<kV>::kStride;
+  static constexpr size_t kBytes = 2 * sizeof(bf16) * (kKeyTile + kValueTile);
+  bf16* memory;
+  __device__ bf16* k(int64_t tile) const { return memory + (tile % 2 ? kKeyTile : 0); }
+  __device__ bf16* v(int64_t tile) const {
+    return memory + 2 * kKeyTile + (tile % 2 ? kValueTile : 0);
   }
 };
 
@@ -140,15 +142,15 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const bf16* q,
   const int64_t q_stride = heads * kQk, k_stride = kv_heads * kQk, v_stride = kv_heads * kV;
   k += run_first * k_stride + kv_head * kQk;
   v += run_first * v_stride + kv_head * kV;
-  const Stages<kQk, kV> stage(dynamic_shared<bf16>());
+  const Stages<kQk, kV> stage{dynamic_shared<bf16>()};
   const auto load = [&](int64_t j) {
     const int64_t key = j * kKeys;
-    load_tile<kQk, kKeys, kThreads>(k + key * k_stride, k_stride, count - key, stage.k[j % 2]);
-    load_tile<kV, kKeys, kThreads>(v + key * v_stride, v_stride, count - key, stage.v[j % 2]);
+    load_tile<kQk, kKeys, kThreads>(k + key * k_stride, k_stride, count - key, stage.k(j));
+    load_tile<kV, kKeys, kThreads>(v + key * v_stride, v_stride, count - key, stage.v(j));
   };
 
   load_tile<kQk, kQueries, kThreads>(
-      q + (run_first + first) * q_stride + head * kQk, q_stride, left, stage.k[1]);
+      q + (run_first + first) * q_stride + head * kQk, q_stride, left, stage.k(1));
   copy_async_commit();
   load(0);
   copy_async_commit();
@@ -157,7 +159,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const bf16* q,
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   Rows<kQk, kV> rows;
 #pragma unroll
-  for (int d = 0; d < kQk / 16; ++d) load_a<kQk>(rows.q[d], stage.k[1], warp * 16, d);
+  for (int d = 0; d < kQk / 16; ++d) load_a<kQk>(rows.q[d], stage.k(1), warp * 16, d);
 
   const bool works = warp * 16 < left;
   const float scale_log2 = scale * kLog2E;
@@ -170,9 +172,9 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const bf16* q,
     }
     if (!works) continue;
     if (j < tile)
-      attend<kQk, kV, false>(rows, stage.k[j % 2], stage.v[j % 2], scale_log2);
+      attend<kQk, kV, false>(rows, stage.k(j), stage.v(j), scale_log2);
     else
-      attend<kQk, kV, true>(rows, stage.k[j % 2], stage.v[j % 2], scale_log2);
+      attend<kQk, kV, true>(rows, stage.k(j), stage.v(j), scale_log2);
   }
   if (!works) return;
 
@@ -190,7 +192,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const bf16* q,
   const int64_t valid = left - warp * 16 - (kPlanted<Fault::kTail> ? 1 : 0);
   store_rows<kV>(rows.out,
                  inverse,
-                 stage.v[(tile + 1) % 2],
+                 stage.v(tile + 1),
                  warp * 16,
                  out + (row * heads + head) * kV,
                  heads * kV,

@@ -2,17 +2,18 @@
 // and the comparison.
 #pragma once
 #include <cmath>
+#include <cstring>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "kernels/cuda/attention_forward.cuh"
-#include "tests/catch.h"
 
-namespace cohort::tests {
+// Apart for each copy of the kernels: their problems are types of their own.
+namespace cohort::tests::COHORT_DEVICE {
 
-using kernels::emulated::AttentionProblem;
-using kernels::emulated::bf16;
+using kernels::COHORT_DEVICE::AttentionProblem;
+using kernels::COHORT_DEVICE::bf16;
 namespace host = kernels::host;
 
 inline const host::Schedule kSchedules[] = {
@@ -153,4 +154,18 @@ constexpr double kBf16Tolerance = 0.008;
 /// fp32 sums of exact products of bf16.
 constexpr double kLseTolerance = 1e-5;
 
-}  // namespace cohort::tests
+/// Whether the kernel of this copy is right under every schedule.
+inline bool forward_is_right(const AttentionCase& c) {
+  const AttentionReference want(c);
+  for (const auto& schedule : kSchedules) {
+    const host::UseSchedule use(schedule);
+    const auto is = run_forward(
+        [](auto... arguments) { kernels::COHORT_DEVICE::attention_forward(arguments...); }, c);
+    if (!(farthest(is.out, want.out) < kBf16Tolerance &&
+          farthest(is.lse, want.lse) < kLseTolerance))
+      return false;
+  }
+  return true;
+}
+
+}  // namespace cohort::tests::COHORT_DEVICE

@@ -1,14 +1,9 @@
 // The forward attention kernel executed on the host against softmax in double.
 #include "tests/kernels/device_attention.h"
 
-// Copies of the kernel with a fault in each, in namespaces of their own.
-#undef COHORT_DEVICE
-#undef COHORT_PLANT_FAULT
-// The problem and bf16 are those of the sound copy: only the kernel is faulty.
+#include "tests/catch.h"
 
-#define COHORT_DEVICE emulated
-
-using namespace cohort::tests;
+using namespace cohort::tests::emulated;
 namespace emulated = cohort::kernels::emulated;
 
 namespace {
