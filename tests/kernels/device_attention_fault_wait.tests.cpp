@@ -1,0 +1,14 @@
+// A copy of the attention kernel with a fault planted in its source.
+#define COHORT_DEVICE attention_fault_wait
+#define COHORT_PLANT_FAULT kCopyWait
+#include "kernels/cuda/attention_forward.cu"
+#include "tests/catch.h"
+#include "tests/kernels/device_attention.h"
+
+TEST_CASE("A missing wait for asynchronous copies is caught", "[kernels-device_attention]") {
+  using namespace cohort::tests::attention_fault_wait;
+  for (const std::vector<int64_t>& lengths : std::vector<std::vector<int64_t>>{{1}, {64}, {130}}) {
+    INFO(lengths[0]);
+    CHECK_FALSE(forward_is_right(AttentionCase(lengths, 1, 1, 16, 16)));
+  }
+}
