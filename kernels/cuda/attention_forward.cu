@@ -40,10 +40,8 @@ struct Stages {
   static constexpr int kValueTile = kKeys * RowTile<kV>::kStride;
   static constexpr size_t kBytes = 2 * sizeof(bf16) * (kKeyTile + kValueTile);
   bf16* memory;
-  __device__ bf16* k(int64_t tile) const { return memory + (tile % 2 ? kKeyTile : 0); }
-  __device__ bf16* v(int64_t tile) const {
-    return memory + 2 * kKeyTile + (tile % 2 ? kValueTile : 0);
-  }
+  __device__ bf16* k(int tile) const { return memory + (tile % 2 ? kKeyTile : 0); }
+  __device__ bf16* v(int tile) const { return memory + 2 * kKeyTile + (tile % 2 ? kValueTile : 0); }
 };
 
 /// What a warp knows of its sixteen queries; a lane has rows lane / 4 and lane / 4 + 8.
@@ -55,12 +53,21 @@ struct Rows {
   float sum[2] = {0, 0};                   ///< This lane's share.
 };
 
-/// One tile of keys. In the diagonal tile, whose first key is the block's first query, the warp's
-/// queries see the groups of 16 keys before their own, and of their own the lower triangle.
+/// Keys that meet the queries at a time: at 192/128 the scores of 64 would not fit the registers
+/// beside the queries and sums.
+template <int kQk>
+constexpr int kStep = kQk > 128 ? 32 : 64;
+
+/// Keys [begin, begin + kStep) of a tile. In the diagonal tile, whose first key is the block's
+/// first query, the warp's queries see the groups of 16 keys before their own, and of their own the
+/// lower triangle.
 template <int kQk, int kV, bool kDiagonal>
-__device__ void attend(Rows<kQk, kV>& rows, const bf16* k, const bf16* v, float scale_log2) {
+__device__ void attend(
+    Rows<kQk, kV>& rows, const bf16* k, const bf16* v, int begin, float scale_log2) {
+  constexpr int kKeys = kStep<kQk>;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const int groups = kDiagonal ? warp + 1 : kKeys / 16;
+  const int groups = kDiagonal ? warp + 1 - begin / 16 : kKeys / 16;
+  if (groups <= 0) return;
   float s[kKeys / 8][4] = {};
 #pragma unroll
   for (int group = 0; group < kKeys / 16; ++group) {
@@ -68,7 +75,7 @@ __device__ void attend(Rows<kQk, kV>& rows, const bf16* k, const bf16* v, float 
 #pragma unroll
     for (int d = 0; d < kQk / 16; ++d) {
       uint32_t left[2], right[2];
-      load_b<kQk>(left, right, k, group * 16, d);
+      load_b<kQk>(left, right, k, begin + group * 16, d);
       mma_m16n8k16(s[2 * group], rows.q[d], left);
       mma_m16n8k16(s[2 * group + 1], rows.q[d], right);
     }
@@ -78,7 +85,8 @@ __device__ void attend(Rows<kQk, kV>& rows, const bf16* k, const bf16* v, float 
     for (int n = 0; n < kKeys / 8; ++n)
 #pragma unroll
       for (int r = 0; r < 4; ++r) {
-        const int key = n * 8 + lane % 4 * 2 + r % 2, query = warp * 16 + lane / 4 + r / 2 * 8;
+        const int key = begin + n * 8 + lane % 4 * 2 + r % 2,
+                  query = warp * 16 + lane / 4 + r / 2 * 8;
         if (key > query + (kPlanted<Fault::kMask> ? 1 : 0)) s[n][r] = -INFINITY;
       }
   }
@@ -113,7 +121,7 @@ __device__ void attend(Rows<kQk, kV>& rows, const bf16* k, const bf16* v, float 
 #pragma unroll
     for (int n = 0; n < kV / 16; ++n) {
       uint32_t left[2], right[2];
-      load_b_transposed<kV>(left, right, v, group * 16, n);
+      load_b_transposed<kV>(left, right, v, begin + group * 16, n);
       mma_m16n8k16(rows.out[2 * n], p, left);
       mma_m16n8k16(rows.out[2 * n + 1], p, right);
     }
@@ -133,18 +141,19 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const bf16* q,
                                                            bf16* out,
                                                            float* lse) {
   const int64_t run = blockIdx.x / tiles, head = blockIdx.y, kv_head = head * kv_heads / heads;
-  const int64_t tile = tiles - 1 - blockIdx.x % tiles;  // long ones first
-  const int64_t run_first = run_start[run], count = run_start[run + 1] - run_first;
-  const int64_t first = tile * kQueries;
+  const int tile = static_cast<int>(tiles - 1 - blockIdx.x % tiles);  // long ones first
+  const int64_t run_first = run_start[run];
+  const int count = static_cast<int>(run_start[run + 1] - run_first);
+  const int first = tile * kQueries;
   if (first >= count) return;
-  const int64_t left = count - first;  // queries from the tile's first one on
+  const int left = count - first;  // queries from the tile's first one on
 
   const int64_t q_stride = heads * kQk, k_stride = kv_heads * kQk, v_stride = kv_heads * kV;
   k += run_first * k_stride + kv_head * kQk;
   v += run_first * v_stride + kv_head * kV;
   const Stages<kQk, kV> stage{dynamic_shared<bf16>()};
-  const auto load = [&](int64_t j) {
-    const int64_t key = j * kKeys;
+  const auto load = [&](int j) {
+    const int key = j * kKeys;
     load_tile<kQk, kKeys, kThreads>(k + key * k_stride, k_stride, count - key, stage.k(j));
     load_tile<kV, kKeys, kThreads>(v + key * v_stride, v_stride, count - key, stage.v(j));
   };
@@ -163,7 +172,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const bf16* q,
 
   const bool works = warp * 16 < left;
   const float scale_log2 = scale * kLog2E;
-  for (int64_t j = 0; j <= tile; ++j) {
+  for (int j = 0; j <= tile; ++j) {
     if (!kPlanted<Fault::kCopyWait>) copy_async_wait<0>();
     __syncthreads();
     if (j < tile) {
@@ -171,10 +180,12 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const bf16* q,
       copy_async_commit();
     }
     if (!works) continue;
-    if (j < tile)
-      attend<kQk, kV, false>(rows, stage.k(j), stage.v(j), scale_log2);
-    else
-      attend<kQk, kV, true>(rows, stage.k(j), stage.v(j), scale_log2);
+    for (int begin = 0; begin < kKeys; begin += kStep<kQk>) {
+      if (j < tile)
+        attend<kQk, kV, false>(rows, stage.k(j), stage.v(j), begin, scale_log2);
+      else
+        attend<kQk, kV, true>(rows, stage.k(j), stage.v(j), begin, scale_log2);
+    }
   }
   if (!works) return;
 
@@ -183,13 +194,13 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const bf16* q,
   for (int half = 0; half < 2; ++half) {
     const float sum = row_sum(rows.sum[half]);
     inverse[half] = 1.0f / sum;
-    const int64_t row = first + warp * 16 + lane / 4 + half * 8;
+    const int row = first + warp * 16 + lane / 4 + half * 8;
     if (lane % 4 == 0 && row < count)
       lse[head * num_tokens + run_first + row] = rows.most[half] * scale + logf(sum);
   }
   // The stage of v that the last tile does not use is free.
   const int64_t row = run_first + first + warp * 16;
-  const int64_t valid = left - warp * 16 - (kPlanted<Fault::kTail> ? 1 : 0);
+  const int valid = left - warp * 16 - (kPlanted<Fault::kTail> ? 1 : 0);
   store_rows<kV>(rows.out,
                  inverse,
                  stage.v(tile + 1),

@@ -96,10 +96,25 @@ __device__ inline float row_sum(float v) {
   return v + __shfl_xor_sync(0xffffffffu, v, 2);
 }
 
-/// Sixteen rows of kTiles sums d [16, 8], times the factor of their row half, leave the warp as
-/// bf16: through its own rows [row, row + 16) of a tile in shared memory, so that they are written
-/// in pieces of 16 bytes. Rows from `valid` on are not written; to: where row 0 of the sixteen
-/// goes.
+/// Sums d [16, 8 kTiles], times the factor of their row half, as bf16 to rows [row, + 16) of a
+/// tile, from its piece `piece` (8 channels) on; what would lie beyond the tile's rows is dropped.
+template <int D, int kTiles>
+__device__ void put_rows(
+    const float (&d)[kTiles][4], const float (&factor)[2], bf16* tile, int row, int piece) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n)
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+      if (piece + n < D / 8)
+        *reinterpret_cast<uint32_t*>(
+            &tile[RowTile<D>::at(row + lane / 4 + half * 8, piece + n) + lane % 4 * 2]) =
+            pack_bf16x2(d[n][2 * half] * factor[half], d[n][2 * half + 1] * factor[half]);
+}
+
+/// Sixteen rows of sums leave the warp: through its own rows [row, + 16) of a tile in shared
+/// memory, so that they are written in pieces of 16 bytes. Rows from `valid` on are not written;
+/// to: where row 0 of the sixteen goes.
 template <int D>
 __device__ void store_rows(const float (&d)[D / 8][4],
                            const float (&factor)[2],
@@ -109,13 +124,7 @@ __device__ void store_rows(const float (&d)[D / 8][4],
                            int64_t stride,
                            int64_t valid) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-#pragma unroll
-  for (int n = 0; n < D / 8; ++n)
-#pragma unroll
-    for (int half = 0; half < 2; ++half)
-      *reinterpret_cast<uint32_t*>(
-          &tile[RowTile<D>::at(row + lane / 4 + half * 8, n) + lane % 4 * 2]) =
-          pack_bf16x2(d[n][2 * half] * factor[half], d[n][2 * half + 1] * factor[half]);
+  put_rows<D>(d, factor, tile, row, 0);
   __syncwarp();
 #pragma unroll
   for (int i = lane; i < 16 * (D / 8); i += 32) {
@@ -123,6 +132,19 @@ __device__ void store_rows(const float (&d)[D / 8][4],
     if (r < valid)
       *reinterpret_cast<uint4*>(to + r * stride + piece * 8) =
           *reinterpret_cast<const uint4*>(&tile[RowTile<D>::at(row + r, piece)]);
+  }
+}
+
+/// A tile to memory, by all kThreads threads of the block; rows from `valid` on are not written.
+template <int D, int kRows, int kThreads>
+__device__ void store_tile(const bf16* tile, bf16* to, int64_t stride, int64_t valid) {
+  constexpr int kPieces = D / 8;
+#pragma unroll
+  for (int i = static_cast<int>(threadIdx.x); i < kRows * kPieces; i += kThreads) {
+    const int row = i / kPieces, piece = i % kPieces;
+    if (row < valid)
+      *reinterpret_cast<uint4*>(to + row * stride + piece * 8) =
+          *reinterpret_cast<const uint4*>(&tile[RowTile<D>::at(row, piece)]);
   }
 }
 

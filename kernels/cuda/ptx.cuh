@@ -116,6 +116,13 @@ void copy_async_wait(const host::Where& where = host::Where::current()) {
   host::wait_for_copies(kGroupsLeft, where);
 }
 
+/// These have no mask: a device runs them for whole warps or does not define what comes out.
+inline void want_every_lane(const char* name, unsigned mask) {
+  if (mask != 0xffffffffu)
+    throw host::LaunchError(std::string(name) + ": wants all 32 lanes of the warp, lane " +
+                            std::to_string(std::countr_one(mask)) + " is not there");
+}
+
 inline void mma_m16n8k16(float (&d)[4],
                          const uint32_t (&a)[4],
                          const uint32_t (&b)[2],
@@ -128,7 +135,8 @@ inline void mma_m16n8k16(float (&d)[4],
       "mma_m16n8k16",
       0xffffffffu,
       &mine,
-      [](void* const* lanes, unsigned) {
+      [](void* const* lanes, unsigned of_lanes) {
+        want_every_lane("mma_m16n8k16", of_lanes);
         float A[16][16], B[16][8], D[16][8];
         const auto low = [](uint32_t w) { return std::bit_cast<float>(w << 16); };
         const auto high = [](uint32_t w) { return std::bit_cast<float>(w & 0xffff0000u); };
@@ -171,7 +179,8 @@ void ldmatrix(const char* name,
       name,
       0xffffffffu,
       &mine,
-      [](void* const* lanes, unsigned) {
+      [](void* const* lanes, unsigned of_lanes) {
+        want_every_lane("ldmatrix", of_lanes);
         const auto row_of = [&](int i) { return static_cast<const Access*>(lanes[i])->row; };
         for (int lane = 0; lane < 32; ++lane)
           for (int m = 0; m < kMatrices; ++m) {

@@ -7,7 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/attention_forward.cuh"
+#include "kernels/cuda/attention_backward.cuh"
+#include "tests/kernels/device_runs.h"
 
 // Apart for each copy of the kernels: their problems are types of their own.
 namespace cohort::tests::COHORT_DEVICE {
@@ -143,14 +144,43 @@ ForwardResult run_forward(Kernel&& kernel, const AttentionCase& c) {
   return r;
 }
 
-inline bool same_bits(const std::vector<bf16>& a, const std::vector<bf16>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(bf16)) == 0;
+struct BackwardResult {
+  std::vector<bf16> d_q, d_k, d_v;
+};
+/// The gradients given what a forward pass left; each element begins as NaN.
+inline BackwardResult run_backward(const AttentionCase& c, const ForwardResult& forward) {
+  const auto poison = [](size_t n) { return std::vector<bf16>(n, bf16{0x7fc0}); };
+  BackwardResult r{poison(c.q.size()), poison(c.k.size()), poison(c.v.size())};
+  std::vector<float> workspace(kernels::COHORT_DEVICE::attention_backward_workspace(c.problem) / 4,
+                               NAN);
+  kernels::COHORT_DEVICE::attention_backward(c.on_device(),
+                                             c.q.data(),
+                                             c.k.data(),
+                                             c.v.data(),
+                                             forward.out.data(),
+                                             forward.lse.data(),
+                                             c.d_out.data(),
+                                             r.d_q.data(),
+                                             r.d_k.data(),
+                                             r.d_v.data(),
+                                             workspace.data(),
+                                             nullptr);
+  return r;
+}
+/// What an exact forward pass leaves, rounded.
+inline ForwardResult exact_forward(const AttentionReference& want) {
+  ForwardResult r;
+  for (const double x : want.out) r.out.push_back(__float2bfloat16_rn(static_cast<float>(x)));
+  r.lse.assign(want.lse.begin(), want.lse.end());
+  return r;
 }
 
 /// Probabilities are rounded to bf16 (2^-9 relative) before they weight v or d_out, whose values
 /// are about 1, and results are rounded once more: 2^-9 + 2^-9 of 1 + |value|, with a margin for
 /// sums.
 constexpr double kBf16Tolerance = 0.008;
+/// P and dS, of which gradients are sums, are rounded to bf16: 2^-9 of each term.
+constexpr double kGradientTolerance = 0.02;
 /// fp32 sums of exact products of bf16.
 constexpr double kLseTolerance = 1e-5;
 

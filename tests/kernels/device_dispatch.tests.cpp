@@ -155,6 +155,7 @@ TEST_CASE("Device sort of pairs is the CPU's, for every tail of warps, tiles and
   for (const int64_t E : {1, 2, 31, 33, 256, 1024})
     for (const int64_t pairs : {0, 1, 31, 32, 33, 128, 129, 1023, 1024, 1025, 3000}) {
       CAPTURE(E, pairs);
+      ++combinations;
       const auto expert = random_experts(pairs, E, static_cast<unsigned>(pairs + E));
       const auto ours = sorted(expert, E);
       Sorted twin = ours;

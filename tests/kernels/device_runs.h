@@ -23,6 +23,9 @@ namespace cohort::tests {
 using Bytes = std::vector<char>;
 namespace host = kernels::host;
 
+/// Sizes and types that kernels were run at and compared: main tells how many.
+inline int64_t combinations = 0;
+
 inline const std::vector<host::Schedule>& schedules() {
   static const std::vector<host::Schedule> all = {{host::Order::kInOrder},
                                                   {host::Order::kReversed},
@@ -46,6 +49,7 @@ Bytes bytes_of(const Vectors&... vectors) {
 /// run() in every order must leave the same bytes.
 template <class Run>
 void check_every_order(const Run& run) {
+  ++combinations;
   const Bytes first = run();
   for (size_t i = 1; i < schedules().size(); ++i) {
     const host::UseSchedule use(schedules()[i]);
