@@ -1,5 +1,5 @@
-// Device twins of kernels/cpu/{swiglu,rope,flat_updates}.h: one pass over memory each. T is float or
-// bf16, computed with as fp32. Pointers are device memory; nothing here waits for the host.
+// Device twins of kernels/cpu/{swiglu,rope,flat_updates}.h: one pass over memory each. T is float
+// or bf16, computed with as fp32. Pointers are device memory; nothing here waits for the host.
 #pragma once
 #include <cstdint>
 
@@ -14,8 +14,9 @@ template <class T>
 void swiglu_backward(
     const T* gate_up, const T* d_y, int64_t rows, int64_t width, T* d_gate_up, Stream stream);
 
-/// x [batch, length, heads, dim] with the strides of its first three (elements), y contiguous; cos, sin
-/// [length, dim / 2]. interleave: pairs (2i, 2i + 1), else (i, i + dim / 2). sign -1 gives the gradient.
+/// x [batch, length, heads, dim] with the strides of its first three (elements), y contiguous; cos,
+/// sin [length, dim / 2]. interleave: pairs (2i, 2i + 1), else (i, i + dim / 2). sign -1 gives the
+/// gradient.
 struct RopeShape {
   int64_t strides[3];
   int64_t batch, length, heads, dim;
@@ -31,8 +32,8 @@ struct AdamWStep {
   float decay, grad_scale, beta1, one_minus_beta1, beta2, one_minus_beta2, bias2_sqrt, eps,
       minus_step_size;
 };
-/// One parameter: fp32 master, moments and gradient (fp32 or bf16) of n elements; weight_bf16, where
-/// not null, receives the updated weight rounded.
+/// One parameter: fp32 master, moments and gradient (fp32 or bf16) of n elements; weight_bf16,
+/// where not null, receives the updated weight rounded.
 template <class Grad>
 struct AdamWTensor {
   float* weight;

@@ -1,5 +1,5 @@
-// Device twin of kernels/cpu/rms_norm.h: y = weight * x * r, r = 1 / sqrt(mean(x^2) + eps). T is float
-// or bf16, sums are fp32. Pointers are device memory; nothing here waits for the host.
+// Device twin of kernels/cpu/rms_norm.h: y = weight * x * r, r = 1 / sqrt(mean(x^2) + eps). T is
+// float or bf16, sums are fp32. Pointers are device memory; nothing here waits for the host.
 #pragma once
 #include <cstdint>
 

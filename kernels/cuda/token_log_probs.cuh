@@ -1,7 +1,8 @@
-// Token log-probabilities, entropies and cross-entropy from tiles of logits, and the gradient of the
-// former in place: the device side of kernels/cpu/token_log_probs.h and cross_entropy.h. A tile is a
-// range of classes, so [tokens, vocabulary] need not exist: the output layer is multiplied a range at a
-// time, forward over all ranges, then again for the gradient. Logit is float or bf16; sums are fp32.
+// Token log-probabilities, entropies and cross-entropy from tiles of logits, and the gradient of
+// the former in place: the device side of kernels/cpu/token_log_probs.h and cross_entropy.h. A tile
+// is a range of classes, so [tokens, vocabulary] need not exist: the output layer is multiplied a
+// range at a time, forward over all ranges, then again for the gradient. Logit is float or bf16;
+// sums are fp32.
 #pragma once
 #include <cstdint>
 
@@ -17,8 +18,8 @@ struct alignas(16) SoftmaxState {
   float at_target;  ///< The target's logit, once its tile has come.
 };
 
-/// Classes [first_class, first_class + classes) of each row: logits [rows, classes] contiguous. target
-/// [rows] counts over all classes; < 0: the row has none.
+/// Classes [first_class, first_class + classes) of each row: logits [rows, classes] contiguous.
+/// target [rows] counts over all classes; < 0: the row has none.
 template <class Logit>
 struct LogitTile {
   Logit* logits;
@@ -31,8 +32,9 @@ struct LogitTile {
 template <class Logit>
 void add_logit_tile(const LogitTile<Logit>& tile, SoftmaxState* state, Stream stream);
 
-/// log_prob[i] = log p[target[i]] (0 without a target; minus it is the cross-entropy) and, if not null,
-/// entropy[i] = -sum_j p_j log p_j in nats, with p = softmax(inverse_temperature * logits[i]).
+/// log_prob[i] = log p[target[i]] (0 without a target; minus it is the cross-entropy) and, if not
+/// null, entropy[i] = -sum_j p_j log p_j in nats, with p = softmax(inverse_temperature *
+/// logits[i]).
 void finish_log_probs(const SoftmaxState* state,
                       const int64_t* target,
                       int64_t rows,

@@ -191,7 +191,7 @@ std::string place_of(const Fibre& f) {
 
 /// Notes the site; true if a fault is planted in it.
 bool faulty(SyncSite::Kind kind, const Where& where) {
-  const int line = static_cast<int>(where.line());
+  const int line = where.line();
   if (recording) {
     const SyncSite site{kind, where.file_name(), line};
     if (std::find(recording->begin(), recording->end(), site) == recording->end())

@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <source_location>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -76,7 +75,21 @@ struct Thread {
 
 extern constinit thread_local Thread* current;  ///< Null outside a launch.
 
-using Where = std::source_location;
+/// std::source_location, which not every compiler that reads this has.
+class Where {
+ public:
+  static constexpr Where current(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    return {file, line};
+  }
+  constexpr Where() = default;
+  constexpr Where(const char* file, int line) : file_(file), line_(line) {}
+  constexpr const char* file_name() const { return file_; }
+  constexpr int line() const { return line_; }
+
+ private:
+  const char* file_ = "";
+  int line_ = 0;
+};
 
 /// Waits for every thread of the block, or for `threads` of them at barrier `id`; gives the number
 /// of those that called with a true predicate.

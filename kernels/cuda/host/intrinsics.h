@@ -8,6 +8,9 @@
 
 #include "kernels/cuda/host/execution.h"
 
+// The names are CUDA's.
+// NOLINTBEGIN(bugprone-reserved-identifier)
+
 #define __global__
 #define __device__
 #define __host__
@@ -23,7 +26,8 @@
 inline constexpr int warpSize = 32;
 
 // ---- the block ----
-#define COHORT_HERE const std::source_location& where = std::source_location::current()
+#define COHORT_HERE \
+  const cohort::kernels::host::Where& where = cohort::kernels::host::Where::current()
 
 inline void __syncthreads(COHORT_HERE) {
   cohort::kernels::host::block_barrier(0, 0, false, "__syncthreads", where);
@@ -296,3 +300,4 @@ inline __attribute__((noinline)) float __fsub_rn(float a, float b) { return a - 
 inline float __saturatef(float x) { return x > 0 ? (x < 1 ? x : 1.0f) : 0.0f; }
 
 #undef COHORT_HERE
+// NOLINTEND(bugprone-reserved-identifier)

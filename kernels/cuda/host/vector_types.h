@@ -4,6 +4,9 @@
 #include <bit>
 #include <cstdint>
 
+// The names are CUDA's.
+// NOLINTBEGIN(bugprone-reserved-identifier)
+
 #define COHORT_VECTOR(Name, Element, bytes)                                      \
   struct alignas(2 * bytes) Name##2 {                                            \
     Element x, y;                                                                \
@@ -99,3 +102,4 @@ inline __half2 __floats2half2_rn(float x, float y) {
   return {__float2half_rn(x), __float2half_rn(y)};
 }
 inline float2 __half22float2(__half2 h) { return {__half2float(h.x), __half2float(h.y)}; }
+// NOLINTEND(bugprone-reserved-identifier)
