@@ -15,8 +15,8 @@ struct RunConfig {
   uint64_t seed = 1;                 ///< Of weights and data order.
   std::string model;  ///< Folder whose weights a run starts from: a checkpoint or a Hugging Face
                       ///< model. Empty: new weights.
-  std::string device =
-      "auto";  ///< auto | cpu | cuda. auto: cuda when this binary and machine have it, else cpu.
+  std::string device = "auto";  ///< auto | cpu | cuda. auto: cpu, until training on the GPU is part
+                                ///< of Cohort; see distributed/device_choice.h.
   double timeout_s =
       600;  ///< A collective that takes longer is named and the job is ended. 0: wait for ever.
   friend bool operator==(const RunConfig&, const RunConfig&) = default;

@@ -54,9 +54,11 @@ std::vector<Field> run_fields() {
                    or_null(anything()),
                    "folder of the weights to start from (checkpoint, run or Hugging Face model); "
                    "model: starts from its config.json; null: new weights"),
-      COHORT_FIELD(run.device,
-                   one_of({"auto", "cpu", "cuda"}),
-                   "where tensors live; auto: cuda when binary and machine have it, else cpu"),
+      COHORT_FIELD(
+          run.device,
+          one_of({"auto", "cpu", "cuda"}),
+          "where tensors live; auto is cpu until training on the GPU is part of Cohort; cuda "
+          "checks that each rank has a GPU of its own, and then says so"),
       COHORT_FIELD(
           run.timeout_s,
           at_least(0),
