@@ -30,8 +30,12 @@ struct Mesh {
   std::shared_ptr<Communicator> edp_gradients;
 };
 
-/// Collective over all ranks.
+class NcclWatchdog;
+
+/// Collective over all ranks. All communicators are of MPI.
 Mesh make_mesh(const core::MeshConfig& config);
+/// Each axis of several ranks has a communicator of NCCL (distributed/communicator_nccl.h).
+Mesh make_mesh(const core::MeshConfig& config, const std::shared_ptr<NcclWatchdog>& gpu);
 /// This process alone, whatever the world: not collective. For tools that need a model and no
 /// ranks, and for references in tests.
 Mesh make_local_mesh();
