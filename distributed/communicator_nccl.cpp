@@ -133,6 +133,7 @@ class NcclCommunicator : public Communicator {
     int code;
     {
       const std::lock_guard lock(link_->mutex);
+      link_->last = operation;
       code = calls_.init(&link_->comm, size(), id, rank());
     }
     settle(code, operation);
