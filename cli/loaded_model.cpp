@@ -1,6 +1,7 @@
 #include "cli/loaded_model.h"
 
 #include "core/base/error.h"
+#include "distributed/device_choice.h"
 
 namespace cohort::cli {
 namespace {
@@ -17,6 +18,11 @@ rl::ModelFolder open_folder(const ModelOptions& options, const distributed::Mesh
   return folder;
 }
 
+distributed::Mesh make_mesh(const ModelOptions& options) {
+  distributed::set_run_device(distributed::choose_device(options.device));
+  return distributed::make_mesh({0, options.ep, 1});
+}
+
 }  // namespace
 
 void ModelOptions::add_to(CLI::App& app) {
@@ -28,13 +34,20 @@ void ModelOptions::add_to(CLI::App& app) {
   app.add_option("--precision", precision, "Of weights and activations: fp32 or bf16")
       ->capture_default_str()
       ->check(CLI::IsMember({"fp32", "bf16"}));
+  app.add_option("--device", device, "cpu, cuda, or auto: cuda when binary and machine have it")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
 }
 
 LoadedModel::LoadedModel(const ModelOptions& options)
-    : mesh(distributed::make_mesh({0, options.ep, 1})),
+    : mesh(make_mesh(options)),
       folder(open_folder(options, mesh)),
       tokenizer(folder.tokenizer()),
-      model(folder.config, mesh.ep, 1, options.precision == "bf16" ? at::kBFloat16 : at::kFloat) {
+      model(folder.config,
+            mesh.ep,
+            1,
+            options.precision == "bf16" ? at::kBFloat16 : at::kFloat,
+            mesh.device) {
   rl::load_model_weights(folder, model);
 }
 

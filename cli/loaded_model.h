@@ -15,8 +15,9 @@ struct ModelOptions {
   std::string path;
   int ep = 1;
   std::string precision = "fp32";
+  std::string device = "auto";
 
-  /// --model, --ep, --precision.
+  /// --model, --ep, --precision, --device.
   void add_to(CLI::App& app);
 };
 

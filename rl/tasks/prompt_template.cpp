@@ -16,7 +16,7 @@ const char* const kR1Template =
 
 PromptTemplate::PromptTemplate(const std::string& text, const std::vector<std::string>& fields) {
   std::string plain;
-  bool has_question = false;
+  std::vector<std::string> used;
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
     if (c != '{' && c != '}') {
@@ -42,13 +42,22 @@ PromptTemplate::PromptTemplate(const std::string& text, const std::vector<std::s
         "prompt template: there is no {{{}}}; this task has{}",
         field,
         names);
-    has_question |= field == "question";
+    used.push_back(field);
     if (!plain.empty()) pieces_.push_back({false, std::exchange(plain, "")});
     pieces_.push_back({true, field});
     i = end;
   }
   if (!plain.empty()) pieces_.push_back({false, plain});
-  COHORT_CHECK_INPUT(has_question, "prompt template: {{question}} stands nowhere in it");
+  const auto stands = [&](const std::string& field) {
+    return std::find(used.begin(), used.end(), field) != used.end();
+  };
+  // Without the question's own words all of what it is made of must be there.
+  const bool complete =
+      fields.size() > 1 && std::all_of(fields.begin(), fields.end(), [&](auto& field) {
+        return field == "question" || stands(field);
+      });
+  COHORT_CHECK_INPUT(stands("question") || complete,
+                     "prompt template: {{question}} stands nowhere in it");
 }
 
 std::string PromptTemplate::fill(const nlohmann::json& data) const {

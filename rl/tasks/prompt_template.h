@@ -1,6 +1,6 @@
-// Prompt templates: a text with {fields}. {question} must be one of them; the others are the task's
-// own (countdown: {numbers}, {target}; jsonl: any field of a line). {{ and }} stand for single
-// braces.
+// Prompt templates: a text with {fields}. {question} must be one of them, or all that a question is
+// made of; the others are the task's own (countdown: {numbers}, {target}; jsonl: any field of a
+// line). {{ and }} stand for single braces.
 #pragma once
 #include <nlohmann/json.hpp>
 #include <string>
@@ -11,8 +11,8 @@ namespace cohort::rl {
 
 class PromptTemplate {
  public:
-  /// InputError for a text without {question}, for a brace that is not closed, and, unless `fields`
-  /// is empty, for a field that is not among them.
+  /// InputError for a text without {question} that does not hold all the other `fields` either, for
+  /// a brace that is not closed, and, unless `fields` is empty, for a field that is not among them.
   PromptTemplate(const std::string& text, const std::vector<std::string>& fields);
 
   /// The template with the fields of `data` filled in: strings as they are, lists of numbers as
