@@ -10,12 +10,15 @@ namespace cohort::cli {
 using Run = std::function<int()>;
 
 Run add_pretrain(CLI::App& app);
+Run add_sft(CLI::App& app);
 Run add_grpo(CLI::App& app);
 Run add_eval(CLI::App& app);
 Run add_generate(CLI::App& app);
 Run add_data(CLI::App& app);
 Run add_tokenizer(CLI::App& app);
+Run add_convert(CLI::App& app);
 Run add_inspect(CLI::App& app);
 Run add_report(CLI::App& app);
+Run add_upcycle(CLI::App& app);
 
 }  // namespace cohort::cli

@@ -1,9 +1,11 @@
-// cohort eval: how many held-out problems of a task a model solves.
+// cohort eval: how many held-out problems of a task a model solves; perplexity and multiple choice
+// are in eval_likelihood.cpp.
 #include <cstdio>
 #include <fstream>
 #include <memory>
 
 #include "cli/commands.h"
+#include "cli/eval_likelihood.h"
 #include "cli/loaded_model.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
@@ -20,12 +22,14 @@ using nlohmann::ordered_json;
 
 struct Arguments {
   ModelOptions model;
+  LikelihoodOptions likelihood;
   std::string config, task, rewards, correct, save;
   std::vector<std::string> overrides;
   int64_t problems = 500, samples = 8;
   uint64_t seed = 1;
   /// Settings that stand for keys of the config; empty where not given.
   std::string temperature, top_p, top_k, min_p, max_new_tokens;
+  std::vector<std::string> stop;
   bool json = false;
 };
 
@@ -42,11 +46,18 @@ std::vector<std::string> as_overrides(const Arguments& arguments) {
   const std::string& rewards = arguments.rewards;
   add("rl.rewards",
       rewards.empty() || rewards[0] == '[' || rewards[0] == '{' ? rewards : "[" + rewards + "]");
+  const LikelihoodOptions& likelihood = arguments.likelihood;
+  if (likelihood.few_shot > 0) add("rl.task.few_shot", std::to_string(likelihood.few_shot));
+  if (!likelihood.few_shot_file.empty())
+    add("rl.task.few_shot_file", core::string_text(likelihood.few_shot_file));
   add("rl.sampling.temperature", arguments.temperature);
   add("rl.sampling.top_p", arguments.top_p);
   add("rl.sampling.top_k", arguments.top_k);
   add("rl.sampling.min_p", arguments.min_p);
   add("rl.sampling.max_new_tokens", arguments.max_new_tokens);
+  std::vector<std::string> stops;
+  for (const std::string& text : arguments.stop) stops.push_back(core::string_text(text));
+  if (!stops.empty()) add("rl.sampling.stop", fmt::format("[{}]", fmt::join(stops, ", ")));
   // Last, so that they may refine what the options say: --task countdown rl.task.count=4.
   all.insert(all.end(), arguments.overrides.begin(), arguments.overrides.end());
   return all;
@@ -129,12 +140,22 @@ void print_text(const ordered_json& result) {
              number(result["completion_tokens_mean"]),
              100 * number(result["truncated_fraction"]),
              number(result["generate_tokens_per_second"]));
+  if (result.contains("quantize"))
+    fmt::print("{} weights in groups of {}: {} bytes of {}\n",
+               result["quantize"].get<std::string>(),
+               result["quantize_group"].get<int64_t>(),
+               result["weight_bytes"].get<int64_t>(),
+               result["weight_bytes_unquantized"].get<int64_t>());
   if (const auto failures = result["reward_failures"].get<int64_t>(); failures > 0)
     fmt::print("{} completions could not be scored: a reward failed\n", failures);
 }
 
 int run(const Arguments& arguments) {
   core::setup_logging(distributed::world_rank(), distributed::world_size());
+  if (is_likelihood_task(arguments.task))
+    return evaluate_likelihood(
+        arguments.task, arguments.model, arguments.likelihood, arguments.save, arguments.json);
+  refuse_likelihood_options(arguments.likelihood, arguments.task);
   LoadedModel loaded(arguments.model);
   const core::Config config = read_config(arguments);
   const core::RlConfig& rl = config.rl;
@@ -170,6 +191,7 @@ int run(const Arguments& arguments) {
   result["generate_tokens_per_second"] =
       evaluation.tokens_mean * static_cast<double>(evaluation.problems * evaluation.samples) /
       std::max(seconds.item<double>(), 1e-9);
+  add_quantization(arguments.model, loaded.quantization, result);
   if (loaded.mesh.shape.rank != 0) return 0;
   if (arguments.json)
     fmt::print("{}\n", result.dump());
@@ -186,7 +208,9 @@ Run add_eval(CLI::App& app) {
   app.add_option("--config", arguments->config, "YAML file whose rl section is taken");
   app.add_option("--task",
                  arguments->task,
-                 "arithmetic, countdown or jsonl, or with options: '{name: countdown, count: 3}'");
+                 "arithmetic, countdown or jsonl, or with options: '{name: countdown, count: 3}'; "
+                 "or perplexity or multiple_choice of --data");
+  arguments->likelihood.add_to(app);
   app.add_option("--rewards",
                  arguments->rewards,
                  "Names with commas between, or YAML; default: countdown for that task, else "
@@ -210,6 +234,8 @@ Run add_eval(CLI::App& app) {
                  "Leave out what is less likely than this times the "
                  "likeliest");
   app.add_option("--max-new-tokens", arguments->max_new_tokens, "Longest completion [64]");
+  app.add_option("--stop", arguments->stop, "Text that ends a completion; may be repeated")
+      ->allow_extra_args(false);
   app.add_option("--seed", arguments->seed, "Of the samples; the problems come from run.seed")
       ->capture_default_str();
   app.add_option("--save", arguments->save, "JSONL file that gets every completion and its scores");

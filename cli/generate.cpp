@@ -10,6 +10,7 @@
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "core/base/rng.h"
+#include "core/chat/chat_folder.h"
 #include "core/config/parse.h"
 #include "core/config/values.h"
 #include "distributed/launch.h"
@@ -28,7 +29,8 @@ struct Arguments {
   std::string temperature, top_p, top_k, min_p, max_new_tokens;
   int64_t samples = 1;
   uint64_t seed = 1;
-  bool json = false, no_bos = false;
+  std::string system;
+  bool json = false, no_bos = false, chat = false;
 };
 
 /// Checked by the parser of the config, whose section rl.sampling it is.
@@ -54,11 +56,37 @@ std::vector<Prompt> all_prompts(const Arguments& arguments) {
   COHORT_CHECK_INPUT(arguments.prompts.empty() != arguments.input.empty(),
                      "{}; want --prompt TEXT (which may be repeated) or --input FILE.jsonl",
                      arguments.input.empty() ? "there is no prompt" : "there are two sources");
-  if (!arguments.input.empty()) return read_prompts(arguments.input);
+  COHORT_CHECK_INPUT(arguments.chat || arguments.system.empty(),
+                     "--system: a system message needs a chat; want --chat with it");
+  if (!arguments.input.empty()) return read_prompts(arguments.input, arguments.chat);
   std::vector<Prompt> prompts;
   for (const std::string& text : arguments.prompts)
     prompts.push_back({text, {{"prompt", text}}, fmt::format("--prompt {}", prompts.size() + 1)});
   return prompts;
+}
+
+/// A prompt becomes a user's message; the template writes the text of the messages.
+void write_chats(std::vector<Prompt>& prompts,
+                 const Arguments& arguments,
+                 const std::string& folder) {
+  const core::FolderChat chat = core::read_folder_chat(folder);
+  for (Prompt& prompt : prompts) {
+    ordered_json messages = ordered_json::array();
+    if (!arguments.system.empty())
+      messages.push_back({{"role", "system"}, {"content", arguments.system}});
+    if (prompt.fields.contains("messages")) {
+      for (const auto& message : prompt.fields["messages"]) messages.push_back(message);
+    } else {
+      messages.push_back({{"role", "user"}, {"content", prompt.text}});
+    }
+    ordered_json variables = chat.variables;
+    if (prompt.fields.contains("tools")) variables["tools"] = prompt.fields["tools"];
+    try {
+      prompt.text = chat.chat.render(messages, true, variables);
+    } catch (const InputError& error) {
+      throw InputError(fmt::format("{}: {}", prompt.where, error.what()));
+    }
+  }
 }
 
 rl::GenerationRequest request_of(const Prompt& prompt,
@@ -68,7 +96,8 @@ rl::GenerationRequest request_of(const Prompt& prompt,
                                  int64_t max_new_tokens) {
   rl::GenerationRequest request;
   const core::ModelConfig& config = loaded.folder.config;
-  if (config.bos_token_id >= 0 && !arguments.no_bos)
+  // A chat template writes the begin token itself.
+  if (config.bos_token_id >= 0 && !arguments.no_bos && !arguments.chat)
     request.prompt.push_back(static_cast<int32_t>(config.bos_token_id));
   const auto ids = loaded.tokenizer.encode(prompt.text);
   request.prompt.insert(request.prompt.end(), ids.begin(), ids.end());
@@ -94,7 +123,7 @@ class Stream {
  public:
   explicit Stream(const LoadedModel& loaded) : loaded_(loaded) {}
   void show(int32_t token) {
-    const bool has_text = token != loaded_.folder.config.eos_token_id &&
+    const bool has_text = !loaded_.folder.config.is_end(token) &&
                           token < loaded_.tokenizer.vocab_size();  // a vocabulary may be padded
     if (has_text) put(pieces_.push(loaded_.tokenizer.token_bytes(token)));
   }
@@ -178,8 +207,9 @@ void print_counters(const rl::GeneratorCounters& counters, const distributed::Me
 int run(const Arguments& arguments) {
   core::setup_logging(distributed::world_rank(), distributed::world_size());
   const core::RlConfig rl = read_settings(arguments);
-  const std::vector<Prompt> prompts = all_prompts(arguments);
+  std::vector<Prompt> prompts = all_prompts(arguments);
   LoadedModel loaded(arguments.model);
+  if (arguments.chat) write_chats(prompts, arguments, loaded.folder.path);
   const distributed::Mesh& mesh = loaded.mesh;
   std::ofstream file;
   if (!arguments.output.empty() && mesh.shape.rank == 0) {
@@ -217,6 +247,8 @@ int run(const Arguments& arguments) {
   lines = gather_lines(lines, arguments.samples, prompts.size(), mesh);
   if (mesh.shape.rank == 0 && !streams) write(lines, file, arguments.output);
   print_counters(generator.counters(), mesh);
+  if (loaded.quantization && mesh.shape.rank == 0)
+    fmt::print(stderr, "{}\n", quantization_text(arguments.model, *loaded.quantization));
   return 0;
 }
 
@@ -247,6 +279,11 @@ Run add_generate(CLI::App& app) {
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   app.add_option("--seed", arguments->seed, "Of the samples")->capture_default_str();
+  app.add_flag("--chat",
+               arguments->chat,
+               "Write prompts by the model's chat template: a prompt is a user's message; lines of "
+               "--input may have `messages` (and `tools`) instead");
+  app.add_option("--system", arguments->system, "System message before each chat");
   app.add_flag("--no-bos", arguments->no_bos, "Leave the model's begin token out");
   app.add_flag("--json", arguments->json, "One JSON object a completion");
   return [arguments] { return run(*arguments); };

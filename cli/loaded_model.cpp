@@ -19,8 +19,19 @@ rl::ModelFolder open_folder(const ModelOptions& options, const distributed::Mesh
 }
 
 distributed::Mesh make_mesh(const ModelOptions& options) {
-  distributed::set_run_device(distributed::choose_device(options.device));
+  const bool quantised = options.quantize != "none";
+  COHORT_CHECK_INPUT(!quantised || options.device != "cuda",
+                     "--quantize {}: such weights are multiplied on the CPU; should be none with "
+                     "--device cuda",
+                     options.quantize);
+  distributed::set_run_device(distributed::choose_device(quantised ? "cpu" : options.device));
   return distributed::make_mesh({0, options.ep, 1});
+}
+
+/// All weights are read: none needs to be drawn first.
+core::ModelConfig undrawn(core::ModelConfig config) {
+  config.initializer_range = 0;
+  return config;
 }
 
 }  // namespace
@@ -37,18 +48,50 @@ void ModelOptions::add_to(CLI::App& app) {
   app.add_option("--device", device, "cpu, cuda, or auto: cuda when binary and machine have it")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+  app.add_option("--quantize",
+                 quantize,
+                 "Hold weights in 8 or 4 bits: none, int8 or int4; embedding and head get 8")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"none", "int8", "int4"}));
+  app.add_option("--quantize-group", quantize_group, "Inputs of a row that share a scale")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+}
+
+std::optional<core::QuantizeOptions> ModelOptions::quantization() const {
+  if (quantize == "none") return std::nullopt;
+  return core::QuantizeOptions{quantize == "int8" ? 8 : 4, quantize_group};
+}
+
+std::string quantization_text(const ModelOptions& options, const moe::Quantization& quantization) {
+  return fmt::format("{}, groups of {}: weights of {:.2f} MB in {:.2f} MB",
+                     options.quantize,
+                     options.quantize_group,
+                     static_cast<double>(quantization.bytes_before) / 1e6,
+                     static_cast<double>(quantization.bytes_after) / 1e6);
+}
+
+void add_quantization(const ModelOptions& options,
+                      const std::optional<moe::Quantization>& quantization,
+                      nlohmann::ordered_json& json) {
+  if (!quantization) return;
+  json["quantize"] = options.quantize;
+  json["quantize_group"] = options.quantize_group;
+  json["weight_bytes"] = quantization->bytes_after;
+  json["weight_bytes_unquantized"] = quantization->bytes_before;
 }
 
 LoadedModel::LoadedModel(const ModelOptions& options)
     : mesh(make_mesh(options)),
       folder(open_folder(options, mesh)),
       tokenizer(folder.tokenizer()),
-      model(folder.config,
+      model(undrawn(folder.config),
             mesh.ep,
             1,
             options.precision == "bf16" ? at::kBFloat16 : at::kFloat,
             mesh.device) {
   rl::load_model_weights(folder, model);
+  if (const auto how = options.quantization()) quantization = moe::quantize(model, *how);
 }
 
 }  // namespace cohort::cli

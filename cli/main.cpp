@@ -17,11 +17,16 @@ struct Subcommand {
 
 constexpr Subcommand kSubcommands[] = {
     {"pretrain", "Train a model on token sets", cohort::cli::add_pretrain},
+    {"sft", "Teach a model by examples of what to say", cohort::cli::add_sft},
     {"grpo", "Teach a model by rewards of what it says (GRPO)", cohort::cli::add_grpo},
     {"eval", "Score a model on a task's held-out problems", cohort::cli::add_eval},
     {"generate", "Complete prompts with a model", cohort::cli::add_generate},
+    {"upcycle",
+     "Make a dense model into a mixture of experts that computes the same",
+     cohort::cli::add_upcycle},
     {"data", "Turn text into token sets, and look into them", cohort::cli::add_data},
     {"tokenizer", "Train, encode, decode", cohort::cli::add_tokenizer},
+    {"convert", "Between checkpoints and Hugging Face folders", cohort::cli::add_convert},
     {"inspect",
      "Tell what a checkpoint holds; --verify checks every byte",
      cohort::cli::add_inspect},

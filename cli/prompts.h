@@ -14,6 +14,7 @@ struct Prompt {
 
 /// One object a line with the field `prompt`; blank lines are passed over. Throws InputError naming
 /// the file and the line that is something else, or a file without prompts.
-std::vector<Prompt> read_prompts(const std::string& path);
+/// With `chat` a line may have a list `messages` instead; its text is empty then.
+std::vector<Prompt> read_prompts(const std::string& path, bool chat = false);
 
 }  // namespace cohort::cli

@@ -89,6 +89,9 @@ class CheckpointReader {
 
   const nlohmann::json& state() const;
   std::vector<std::string> names() const;
+  /// Those of the trained model: without optimizer state and whatever else a run keeps.
+  std::vector<std::string> model_names() const;
+  at::ScalarType dtype(const std::string& name) const;
   bool has(const std::string& name) const;
   std::vector<int64_t> shape(const std::string& name) const;
   /// Elements [begin, end) of the flattened tensor, from whichever shards hold them, as `dtype`.

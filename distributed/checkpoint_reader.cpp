@@ -181,6 +181,7 @@ struct CheckpointReader::State {
     if (verdict == verdicts.end()) {
       const std::string found = core::xxh3_hex(data, tensor.bytes(slice));
       const bool good = found == slice.xxh3;
+      mapped.release(data, static_cast<size_t>(tensor.bytes(slice)));
       verdict =
           verdicts.emplace(&slice, good ? "" : damage(mapped.path(), name, slice, found)).first;
     }
@@ -207,6 +208,17 @@ std::vector<std::string> CheckpointReader::names() const {
   std::vector<std::string> names;
   for (const auto& [name, tensor] : state_->manifest.tensors) names.push_back(name);
   return names;
+}
+
+std::vector<std::string> CheckpointReader::model_names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : state_->manifest.tensors)
+    if (tensor.is_model()) names.push_back(name);
+  return names;
+}
+
+at::ScalarType CheckpointReader::dtype(const std::string& name) const {
+  return state_->tensor(name).dtype;
 }
 
 bool CheckpointReader::has(const std::string& name) const {
@@ -239,7 +251,9 @@ at::Tensor CheckpointReader::elements(const std::string& name,
     // Through memcpy: a slice need not stand at a multiple of its element size.
     const at::Tensor raw =
         dtype == tensor.dtype ? target : at::empty({to - from}, at::dtype(tensor.dtype));
-    std::memcpy(raw.data_ptr(), data, static_cast<size_t>((to - from) * element));
+    const auto size = static_cast<size_t>((to - from) * element);
+    std::memcpy(raw.data_ptr(), data, size);
+    state_->files.at(slice.file).release(data, size);
     if (dtype != tensor.dtype) target.copy_(raw);
   }
   return out;

@@ -145,18 +145,20 @@ std::vector<Ending> endings_of_all(const Ending& own) {
   return endings;
 }
 
+/// Several faults are several lines.
 void print(const std::string& message, int of_rank) {
-  if (message.empty()) return;
-  if (of_rank >= 0)
-    std::fprintf(stderr, "cohort: rank %d: %s\n", of_rank, message.c_str());
-  else
-    std::fprintf(stderr, "cohort: %s\n", message.c_str());
+  const std::string start = of_rank >= 0 ? fmt::format("cohort: rank {}: ", of_rank) : "cohort: ";
+  for (size_t at = 0; at < message.size();) {
+    const size_t end = std::min(message.find('\n', at), message.size());
+    std::fprintf(stderr, "%s%s\n", start.c_str(), message.substr(at, end - at).c_str());
+    at = end + 1;
+  }
   std::fflush(stderr);
 }
 
 /// The job's exit code when every rank has come to its end; the first rank with a message prints
 /// it.
-int conclude(const std::vector<Ending>& endings) {
+int conclude(const std::vector<Ending>& endings, const Ending& own) {
   int64_t code = 0;  // Bad input's only when nothing else happened.
   bool all_alike = true;
   for (const Ending& ending : endings) {
@@ -166,7 +168,8 @@ int conclude(const std::vector<Ending>& endings) {
   bool first_with_it = true;
   for (int other = 0; other < rank; ++other)
     first_with_it = first_with_it && endings[other].message != endings[rank].message;
-  if (first_with_it) print(endings[rank].message, all_alike ? -1 : rank);
+  // What travelled may have been cut.
+  if (first_with_it) print(own.message, all_alike ? -1 : rank);
   return static_cast<int>(code);
 }
 
@@ -221,7 +224,7 @@ int run_ranks(const std::function<int()>& body) {
     MPI_Abort(MPI_COMM_WORLD, code);
     _exit(code);  // MPI_Abort may return while it is still taking the others down.
   }
-  code = conclude(endings);
+  code = conclude(endings, own);
   // After a failure messages may be left under way, for which MPI_Finalize could wait.
   if (code != 0) {
     exit_code = code;

@@ -96,11 +96,13 @@ void load_weights(const distributed::CheckpointReader& reader,
 
 void load_checkpoint(const distributed::CheckpointReader& reader,
                      Transformer& model,
-                     distributed::ShardedOptimizer& optimizer) {
+                     distributed::ShardedOptimizer& optimizer,
+                     bool moments) {
   load_weights(reader, model);
   at::NoGradGuard no_grad;
   for (auto& slice : optimizer.owned_slices())
     for (auto& [kind, values] : slice.state) {
+      if (kind != "master" && !moments) continue;
       std::string name = slice.name + "#" + kind;
       // Written by an fp32 run: the weights are the masters.
       if (kind == "master" && !reader.has(name)) name = slice.name;

@@ -43,9 +43,11 @@ void load_weights(const distributed::CheckpointReader& reader,
                   const std::string& prefix = "");
 
 /// Weights, biases, masters and moments from a checkpoint of any mesh. Throws InputError naming
-/// what is missing or misshapen. Collective.
+/// what is missing or misshapen. Collective. Without `moments` these stay as they are, and the
+/// masters come from the weights.
 void load_checkpoint(const distributed::CheckpointReader& reader,
                      Transformer& model,
-                     distributed::ShardedOptimizer& optimizer);
+                     distributed::ShardedOptimizer& optimizer,
+                     bool moments = true);
 
 }  // namespace cohort::moe

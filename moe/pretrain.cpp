@@ -15,6 +15,7 @@ namespace {
 using nlohmann::ordered_json;
 
 RunFolder open_folder(const core::Config& config, const distributed::Mesh& mesh, bool resume) {
+  check_steps(config);
   const int64_t unit = config.train.micro_batch * mesh.shape.dp;
   COHORT_CHECK_INPUT(
       config.train.global_batch % unit == 0,

@@ -46,6 +46,12 @@ std::string section(const std::string& yaml, const std::string& name) {
   return out;
 }
 
+/// The newest checkpoint of a run, or the folder itself when it is none.
+std::string newest_of(const std::string& model) {
+  const auto checkpoints = distributed::checkpoints_in(model + "/checkpoints");
+  return checkpoints.empty() ? model : checkpoints.front().path;
+}
+
 std::string first_difference(const std::string& earlier, const std::string& now) {
   std::istringstream a(earlier), b(now);
   std::string x, y;
@@ -84,6 +90,21 @@ std::string carried_tokenizer(const core::DataConfig& data) {
   return fs::is_regular_file(recorded) ? file_text(recorded) : "";
 }
 
+std::vector<std::pair<std::string, std::string>> carried_files(const std::string& folder) {
+  std::vector<std::pair<std::string, std::string>> files;
+  for (const char* name : {"generation_config.json",
+                           "tokenizer_config.json",
+                           "chat_template.jinja",
+                           "chat_template.json",
+                           "special_tokens_map.json",
+                           "added_tokens.json",
+                           "vocab.json",
+                           "merges.txt"})
+    if (std::string text = file_text((fs::path(folder) / name).string()); !text.empty())
+      files.emplace_back(name, std::move(text));
+  return files;
+}
+
 RunFolder open_run_folder(const core::Config& config, const distributed::Mesh& mesh, bool resume) {
   const std::string& dir = config.run.dir;
   RunFolder folder;
@@ -103,11 +124,25 @@ RunFolder open_run_folder(const core::Config& config, const distributed::Mesh& m
     if (!folder.checkpoint && mesh.shape.rank == 0)
       spdlog::info("no checkpoint in {}/checkpoints yet: starts from the beginning", dir);
   }
+  if (folder.checkpoint)
+    folder.carried = carried_files(*folder.checkpoint);
+  else if (!config.run.model.empty())
+    folder.carried = carried_files(newest_of(config.run.model));
   return folder;
 }
 
-void write_run_files(const core::Config& config, const std::vector<core::DataSourceInfo>& sources) {
+void check_steps(const core::Config& config) {
+  COHORT_CHECK_INPUT(config.train.epochs == 0,
+                     "train.epochs={}: only `cohort sft` has data with an end; want train.steps",
+                     config.train.epochs);
+}
+
+void write_run_records(const core::Config& config, const nlohmann::ordered_json& data_card) {
   write_text(config.run.dir + "/config.yaml", core::to_yaml(config));
+  write_text(config.run.dir + "/data_card.json", data_card.dump(2) + "\n");
+}
+
+void write_run_files(const core::Config& config, const std::vector<core::DataSourceInfo>& sources) {
   nlohmann::ordered_json card{{"sources", nlohmann::ordered_json::array()}};
   for (const auto& source : sources) {
     nlohmann::ordered_json entry{{"path", source.path},
@@ -121,18 +156,20 @@ void write_run_files(const core::Config& config, const std::vector<core::DataSou
     if (!parsed.is_discarded()) entry["prepared"] = parsed;
     card["sources"].push_back(entry);
   }
-  write_text(config.run.dir + "/data_card.json", card.dump(2) + "\n");
+  write_run_records(config, card);
 }
 
 void check_resumable(const core::Config& config,
                      const std::string& earlier_yaml,
-                     const std::string& folder) {
+                     const std::string& folder,
+                     bool whole) {
   const std::string now_yaml = core::to_yaml(config);
   const auto difference = [&](const std::string& name) {
     return first_difference(section(earlier_yaml, name), section(now_yaml, name));
   };
   const std::string model = difference("model");
   COHORT_CHECK_INPUT(model.empty(), "{} was trained with another model: {}", folder, model);
+  if (!whole) return;
   // Without run.model: the folder that the run started from need not exist any more.
   const core::Config earlier =
       core::parse_config_text(earlier_yaml, folder + "/manifest.json", {"run.model=null"});

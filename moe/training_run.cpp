@@ -182,6 +182,7 @@ void TrainingRun::save() {
   content.files.emplace_back("config.json", core::model_config_to_hf(config_.model).dump(2) + "\n");
   if (!files_.tokenizer_json.empty())
     content.files.emplace_back("tokenizer.json", files_.tokenizer_json);
+  for (const auto& file : files_.carried) content.files.push_back(file);
   if (add_to_checkpoint_) add_to_checkpoint_(content);
   writer_.save(progress_.step, std::move(content));
 }
@@ -190,6 +191,7 @@ void TrainingRun::resume(const std::string& folder) {
   const distributed::CheckpointReader reader(folder);
   const auto& state = reader.state();
   const std::string kind = state.value("kind", "pretrain");  // not written in the first version
+  if (kind == kWeightsOnly) return start_from_weights(reader, folder);
   COHORT_CHECK_INPUT(
       kind == kind_,
       "{} is of `cohort {}`: go on with that, or start a run of its own from it with "
@@ -207,6 +209,14 @@ void TrainingRun::resume(const std::string& folder) {
                state.at("wall_seconds")};
   resumed_state_ = state;
   if (mesh_.shape.rank == 0) spdlog::info("goes on from {}", folder);
+}
+
+void TrainingRun::start_from_weights(const distributed::CheckpointReader& reader,
+                                     const std::string& folder) {
+  check_resumable(config_, reader.state().at("config").get<std::string>(), folder, false);
+  load_checkpoint(reader, model_, optimizer_, false);
+  resumed_state_ = reader.state();
+  if (mesh_.shape.rank == 0) spdlog::info("starts from the weights of {}", folder);
 }
 
 }  // namespace cohort::moe

@@ -31,6 +31,9 @@ double seconds_now();
 
 at::ScalarType dtype_of(const std::string& precision);
 
+/// Kind of a checkpoint that holds weights alone (`cohort convert`): any run may start from it.
+inline constexpr const char* kWeightsOnly = "weights";
+
 /// Fills the weights of a model that a run starts from. Collective.
 using StartingWeights = std::function<void(Transformer&)>;
 
@@ -99,6 +102,7 @@ class TrainingRun {
   bool anyone_wants_to_stop() const;
   void save();
   void resume(const std::string& folder);
+  void start_from_weights(const distributed::CheckpointReader& reader, const std::string& folder);
 
   core::Config config_;
   std::string kind_;

@@ -4,6 +4,7 @@
 #include "core/base/error.h"
 #include "core/nn/device/attention.h"
 #include "core/nn/linear.h"
+#include "core/nn/quantized.h"
 #include "core/nn/rms_norm.h"
 #include "moe/recompute.h"
 
@@ -146,7 +147,7 @@ const core::RopeTable& Transformer::rope_table(int64_t length) {
 }
 
 at::Tensor Transformer::embed(const at::Tensor& ids) const {
-  return at::embedding(embedding_.value, ids.to(device_, /*non_blocking=*/true));
+  return core::embedding(embedding_.value, ids.to(device_, /*non_blocking=*/true));
 }
 
 core::AttentionLayout Transformer::placed(core::AttentionLayout layout) const {
@@ -206,11 +207,15 @@ ModelOutput Transformer::forward(const at::Tensor& input_ids,
 ModelOutput Transformer::forward(const at::Tensor& input_ids,
                                  const core::AttentionLayout& layout,
                                  const PassOptions& options) {
-  COHORT_CHECK(!options.mtp, "prediction modules need documents told by their ids");
   int64_t positions = 1;
   for (const auto& run : layout.runs) positions = std::max(positions, run.position + run.count);
+  const core::RopeTable& rope = rope_table(positions);
   ModelOutput output;
-  run_layers(embed(input_ids), placed(layout), rope_table(positions), options, output);
+  const at::Tensor embedded = embed(input_ids);
+  const core::AttentionLayout there = placed(layout);
+  const at::Tensor x = run_layers(embedded, there, rope, options, output);
+  if (options.mtp)
+    run_mtp(embedded, there, config_.mtp_after_norm ? output.hidden : x, rope, options, output);
   return output;
 }
 
@@ -276,6 +281,24 @@ at::Tensor Transformer::decode(const at::Tensor& tokens,
 
 /// h_i^k = Layer_k(M_k [norm(Emb(t_{i+k})) ; norm(h_i^{k-1})])  (eq. 21-23; the order as config
 /// says).
+at::Tensor Transformer::run_mtp_module(MtpModule& module,
+                                       const at::Tensor& hidden,
+                                       const at::Tensor& ahead,
+                                       const core::AttentionLayout& layout,
+                                       const core::RopeTable& rope,
+                                       const PassOptions& options,
+                                       ModelOutput& output) {
+  const double eps = config_.rms_norm_eps;
+  const at::Tensor h = core::rms_norm(hidden, module.hidden_norm.value, eps);
+  const at::Tensor e = core::rms_norm(ahead, module.embedding_norm.value, eps);
+  const at::Tensor joined = config_.mtp_embedding_first ? at::cat({e, h}, -1) : at::cat({h, e}, -1);
+  auto out =
+      run_layer(module.layer, core::linear(joined, module.projection.value), layout, rope, options);
+  if (out.sequence_loss.defined()) output.sequence_loss = output.sequence_loss + out.sequence_loss;
+  output.mtp_hidden.push_back(core::rms_norm(out.x, module.output_norm.value, eps));
+  return out.x;
+}
+
 void Transformer::run_mtp(const at::Tensor& embedded,
                           const at::Tensor& document_id,
                           at::Tensor hidden,
@@ -283,23 +306,59 @@ void Transformer::run_mtp(const at::Tensor& embedded,
                           const PassOptions& options,
                           ModelOutput& output) {
   const int64_t B = embedded.size(0), S = embedded.size(1);
-  const double eps = config_.rms_norm_eps;
   for (size_t i = 0; i < mtp_.size(); ++i) {
-    MtpModule& module = mtp_[i];
     const int64_t k = static_cast<int64_t>(i) + 1, length = S - k;
-    const at::Tensor h = core::rms_norm(hidden.narrow(1, 0, length), module.hidden_norm.value, eps);
-    const at::Tensor e =
-        core::rms_norm(embedded.narrow(1, k, length), module.embedding_norm.value, eps);
-    const at::Tensor joined =
-        config_.mtp_embedding_first ? at::cat({e, h}, -1) : at::cat({h, e}, -1);
     const auto layout = placed(core::attention_layout(
         B, length, document_id.defined() ? document_id.narrow(1, 0, length) : at::Tensor()));
-    auto out = run_layer(
-        module.layer, core::linear(joined, module.projection.value), layout, rope, options);
-    hidden = out.x;
-    if (out.sequence_loss.defined())
-      output.sequence_loss = output.sequence_loss + out.sequence_loss;
-    output.mtp_hidden.push_back(core::rms_norm(hidden, module.output_norm.value, eps));
+    hidden = run_mtp_module(mtp_[i],
+                            hidden.narrow(1, 0, length),
+                            embedded.narrow(1, k, length),
+                            layout,
+                            rope,
+                            options,
+                            output);
+  }
+}
+
+void Transformer::run_mtp(const at::Tensor& embedded,
+                          const core::AttentionLayout& layout,
+                          at::Tensor hidden,
+                          const core::RopeTable& rope,
+                          const PassOptions& options,
+                          ModelOutput& output) {
+  const int64_t D = embedded.size(2);
+  const at::Tensor embedded_TD = embedded.reshape({-1, D});
+  const auto here = [&](const std::vector<int64_t>& rows) {
+    return at::tensor(rows, at::kLong).to(device_, /*non_blocking=*/true);
+  };
+  // Of each run, a depth has the positions but the last k: what lies k ahead is in the run.
+  core::AttentionLayout shorter{1, 0, {}, false};
+  for (const auto& run : layout.runs) shorter.runs.push_back({0, 0, run.count, run.position});
+  for (size_t i = 0; i < mtp_.size(); ++i) {
+    const int64_t k = static_cast<int64_t>(i) + 1;
+    std::vector<int64_t> kept, ahead;
+    std::vector<core::AttentionLayout::Run> runs;
+    for (size_t r = 0, before = 0; r < layout.runs.size(); ++r) {
+      const auto& run = layout.runs[r];
+      const int64_t count = std::max<int64_t>(0, run.count - k);
+      const int64_t first = static_cast<int64_t>(kept.size());
+      for (int64_t t = 0; t < count; ++t) {
+        kept.push_back(static_cast<int64_t>(before) + t);
+        ahead.push_back(run.row * layout.seq_len + run.first + t + k);
+      }
+      before += static_cast<size_t>(shorter.runs[r].count);
+      shorter.runs[r] = {0, first, count, run.position};
+      if (count > 0) runs.push_back(shorter.runs[r]);
+    }
+    shorter.seq_len = static_cast<int64_t>(kept.size());
+    const auto of_depth = placed({1, shorter.seq_len, runs, runs.size() == 1});
+    hidden = run_mtp_module(mtp_[i],
+                            hidden.reshape({-1, D}).index_select(0, here(kept)).unsqueeze(0),
+                            embedded_TD.index_select(0, here(ahead)).unsqueeze(0),
+                            of_depth,
+                            rope,
+                            options,
+                            output);
   }
 }
 

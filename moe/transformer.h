@@ -108,7 +108,8 @@ class Transformer {
                       const at::Tensor& document_id,
                       const PassOptions& options);
 
-  /// The same for rows whose documents are told by `layout` (with positions of their own).
+  /// The same for rows whose documents are told by `layout` (with positions of their own). At depth
+  /// k mtp_hidden is [1, T_k, D]: the runs one after the other, each without its last k positions.
   ModelOutput forward(const at::Tensor& input_ids,
                       const core::AttentionLayout& layout,
                       const PassOptions& options);
@@ -157,6 +158,19 @@ class Transformer {
                                  const core::RopeTable& rope,
                                  const PassOptions& options,
                                  const at::Tensor& replayed_TK = {});
+  at::Tensor run_mtp_module(MtpModule& module,
+                            const at::Tensor& hidden,
+                            const at::Tensor& ahead,
+                            const core::AttentionLayout& layout,
+                            const core::RopeTable& rope,
+                            const PassOptions& options,
+                            ModelOutput& output);
+  void run_mtp(const at::Tensor& embedded,
+               const core::AttentionLayout& layout,
+               at::Tensor hidden,
+               const core::RopeTable& rope,
+               const PassOptions& options,
+               ModelOutput& output);
   void run_mtp(const at::Tensor& embedded,
                const at::Tensor& document_id,
                at::Tensor hidden,

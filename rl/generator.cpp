@@ -232,7 +232,7 @@ struct Generator::State {
     out.entropy.push_back(static_cast<float>(entropy));
     ++counters.generated_tokens;
     if (*on_token) (*on_token)(sample.request, sample.sample, out.tokens.back());
-    if (token == model.config().eos_token_id)
+    if (model.config().is_end(token))
       out.stop = StopReason::kEndToken;
     else if (ends_by_text(sample, out.tokens.back()))
       out.stop = StopReason::kStopText;

@@ -11,9 +11,9 @@
 #include "rl/grpo_evaluation.h"
 #include "rl/grpo_samples.h"
 #include "rl/grpo_step.h"
-#include "rl/model_folder.h"
 #include "rl/reference_model.h"
 #include "rl/rollout.h"
+#include "rl/run_origin.h"
 
 namespace cohort::rl {
 namespace {
@@ -37,45 +37,10 @@ void check(const core::Config& config, const distributed::Mesh& mesh) {
                      rl.mini_batches);
 }
 
-/// Where a run starts: a checkpoint of its own, or the model that run.model names.
-struct Origin {
-  moe::RunFolder files;
-  std::optional<ModelFolder> model;
-  std::string tokenizer_path;
-
-  moe::StartingWeights weights() const {
-    if (!model) return {};
-    return [folder = *model](moe::Transformer& policy) { load_model_weights(folder, policy); };
-  }
-};
-
-Origin find_origin(const core::Config& config, const distributed::Mesh& mesh, bool resume) {
+RunOrigin find(const core::Config& config, const distributed::Mesh& mesh, bool resume) {
+  moe::check_steps(config);
   check(config, mesh);
-  Origin origin{moe::open_run_folder(config, mesh, resume), std::nullopt, ""};
-  if (!origin.files.checkpoint) {
-    COHORT_CHECK_INPUT(!config.run.model.empty(),
-                       "run.model is not given: GRPO starts from a trained model; name its folder "
-                       "with --model DIR");
-    origin.model = open_model_folder(config.run.model, mesh);
-  }
-  const std::string folder = origin.model ? origin.model->path : *origin.files.checkpoint;
-  const std::string& path = origin.tokenizer_path =
-      config.data.tokenizer.empty() ? folder + "/tokenizer.json" : config.data.tokenizer;
-  origin.files.tokenizer_json = moe::file_text(path);
-  COHORT_CHECK_INPUT(!origin.files.tokenizer_json.empty(),
-                     "there is no tokenizer at {}; name one with data.tokenizer",
-                     path);
-  return origin;
-}
-
-core::Tokenizer parse_tokenizer(const Origin& origin, const core::ModelConfig& model) {
-  auto tokenizer = core::Tokenizer::parse(origin.files.tokenizer_json, origin.tokenizer_path);
-  COHORT_CHECK_INPUT(tokenizer.vocab_size() <= model.vocab_size,
-                     "{} has {} tokens and the model {}; they do not belong together",
-                     origin.tokenizer_path,
-                     tokenizer.vocab_size(),
-                     model.vocab_size);
-  return tokenizer;
+  return find_origin(config, mesh, resume, "GRPO");
 }
 
 /// The held-out problems are the same for every run.seed.
@@ -86,8 +51,8 @@ class GrpoRun {
   GrpoRun(const core::Config& config, bool resume)
       : config_(config),
         mesh_(distributed::make_mesh(config.mesh)),
-        origin_(find_origin(config, mesh_, resume)),
-        tokenizer_(parse_tokenizer(origin_, config.model)),
+        origin_(find(config, mesh_, resume)),
+        tokenizer_(origin_.tokenizer(config.model)),
         task_(make_task(task_config(config.rl.task, config.run.seed))),
         rewards_(reward_configs(config.rl.rewards)),
         evaluation_(config, kEvaluationSeed),
@@ -96,7 +61,8 @@ class GrpoRun {
                    &tokenizer_,
                    mesh_.ep,
                    {config.rl.max_running, config.rl.cache_tokens, true}) {
-    if (origin_.files.checkpoint) next_prompt_ = run_.resumed_state().at("next_prompt");
+    if (origin_.files.checkpoint)
+      next_prompt_ = run_.resumed_state().value("next_prompt", int64_t{0});
     if (config.rl.beta > 0) make_reference();
     run_.add_to_checkpoints([this](distributed::CheckpointContent& content) {
       content.state["next_prompt"] = next_prompt_;
@@ -268,7 +234,7 @@ class GrpoRun {
 
   core::Config config_;
   distributed::Mesh mesh_;
-  Origin origin_;
+  RunOrigin origin_;
   core::Tokenizer tokenizer_;
   std::unique_ptr<Task> task_;
   RewardSum rewards_;

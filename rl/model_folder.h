@@ -1,12 +1,14 @@
 // A model on disk, to be used or to start from: a checkpoint of Cohort's, the run that wrote it, or
 // a Hugging Face model.
 #pragma once
+#include <memory>
 #include <string>
 
 #include "core/config/config.h"
 #include "core/tokenizer/tokenizer.h"
 #include "distributed/mesh.h"
 #include "moe/transformer.h"
+#include "rl/weight_source.h"
 
 namespace cohort::rl {
 
@@ -15,9 +17,11 @@ struct ModelFolder {
 
   std::string path;  ///< Of the weights: of a run, its newest good checkpoint.
   Kind kind = Kind::kHuggingFace;
-  /// What config.json says. num_nextn_predict_layers is 0 where the folder lacks those weights, as
-  /// models that went through other tools often do.
+  /// What config.json says. num_nextn_predict_layers is the number of prediction modules that the
+  /// folder holds: models that went through other tools often lack them.
   core::ModelConfig config;
+  /// Opened, and checked against `config`; nothing of them is in memory.
+  std::shared_ptr<const WeightSource> weights;
 
   std::string tokenizer_path() const { return path + "/tokenizer.json"; }
   /// Throws InputError when there is none, or when it has tokens that the model lacks.
@@ -25,16 +29,18 @@ struct ModelFolder {
 };
 
 /// `path`: a folder with manifest.json (a checkpoint), with checkpoints/ (a run: the newest that
-/// verifies is taken), or with config.json and model*.safetensors. Weights are not read. Throws
-/// InputError saying what was found and what is wanted.
+/// verifies is taken), or with config.json and model*.safetensors. Weights are not read, but names,
+/// shapes and dtypes of all of them are checked. Throws InputError saying what was found and what
+/// is wanted, with a line for every shard, tensor or index entry that is not as it should be.
 ModelFolder open_model_folder(const std::string& path);
 /// The same by all ranks together, which share the verifying. Collective over mesh.world.
 ModelFolder open_model_folder(const std::string& path, const distributed::Mesh& mesh);
 
-/// Fills every parameter and buffer that this rank holds, tensor by tensor and in the model's
-/// dtype. Of a multi-token-prediction module that the folder lacks the drawn weights stay, with a
-/// warning; modules that the model lacks are passed over. Throws InputError naming every tensor
-/// that is missing or has another shape, and layers that the model lacks. Not collective.
+/// Fills every parameter and buffer that this rank holds, piece by piece and in the model's dtype;
+/// nothing else is read. Of a multi-token-prediction module that the folder lacks the drawn weights
+/// stay, with a warning; modules that the model lacks are passed over. Throws InputError with a
+/// line for every tensor that is missing or has another shape, or holds NaN or infinity. Not
+/// collective.
 void load_model_weights(const ModelFolder& folder, moe::Transformer& model);
 
 }  // namespace cohort::rl

@@ -1,6 +1,7 @@
 // Every setting of a run, as plain structs with defaults. The YAML file has the same sections and
 // keys; the one parser is core/config/parse.h. A component receives its own section only.
 #pragma once
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -90,9 +91,17 @@ struct ModelConfig {
   double initializer_range = 0.02;
   int64_t bos_token_id = 0;  ///< -1 (null in YAML): none.
   int64_t eos_token_id = 1;  ///< -1 (null in YAML): none.
+  /// What ends a completion too: the rest of the list in config.json and generation_config.json.
+  /// No key of the YAML file.
+  std::vector<int64_t> further_eos_token_ids;
   std::string hidden_act = "silu";
 
   bool uses_mla() const { return kv_lora_rank > 0; }
+  /// Whether a completion ends with this token.
+  bool is_end(int64_t token) const {
+    return token == eos_token_id ||
+           std::count(further_eos_token_ids.begin(), further_eos_token_ids.end(), token) > 0;
+  }
   /// Whether decoder layer `layer_idx` (0-based) holds routed experts.
   bool is_moe_layer(int64_t layer_idx) const {
     return n_routed_experts > 0 && layer_idx >= first_k_dense_replace &&
@@ -110,14 +119,15 @@ struct RouterConfig {
 
 struct DataSource {
   std::string path;     ///< Prefix of a .bin/.idx pair made by `cohort data prepare` (PREFIX,
-                        ///< PREFIX.bin or PREFIX.idx).
+                        ///< PREFIX.bin or PREFIX.idx); `cohort sft`: a JSONL file of examples.
   double weight = 1.0;  ///< Share of samples, normalised over the sources.
   friend bool operator==(const DataSource&, const DataSource&) = default;
 };
 
 struct DataConfig {
   std::vector<DataSource> train;
-  std::string validation;  ///< Prefix of the held-out pair; empty: no validation.
+  std::string validation;  ///< Prefix of the held-out pair, or `cohort sft`'s held-out examples;
+                           ///< empty: no validation.
   std::string tokenizer;   ///< tokenizer.json to carry into checkpoints; empty: the one recorded
                            ///< beside the first source, if any.
   int64_t seq_len = 256;   ///< Tokens a model input row.
@@ -125,7 +135,9 @@ struct DataConfig {
 };
 
 struct TrainConfig {
-  int64_t steps = 1000;
+  int64_t steps = 1000;            ///< 0 (null in YAML): epochs tell.
+  double epochs = 0;               ///< `cohort sft`: passes over the examples, in place of steps; 0
+                                   ///< (null in YAML): steps tell.
   int64_t global_batch = 64;       ///< Sequences a step, over all ranks.
   int64_t micro_batch = 8;         ///< Sequences a forward pass on one rank.
   std::string precision = "fp32";  ///< fp32 | bf16 (fp32 masters) | fp64 (for proofs)

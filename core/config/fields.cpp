@@ -182,12 +182,14 @@ std::vector<Field> training_fields() {
       COHORT_FIELD(router.sequence_loss_alpha,
                    at_least(0),
                    "alpha: weight of the sequence-wise balance loss; 0: off"),
-      COHORT_FIELD(data.train,
-                   anything(),
-                   "token sets made by `cohort data prepare`, with their shares of the samples"),
+      COHORT_FIELD(
+          data.train,
+          anything(),
+          "token sets made by `cohort data prepare` (sft: JSONL files of examples), with their "
+          "shares of the samples"),
       COHORT_FIELD(data.validation,
                    or_null(anything()),
-                   "prefix of the held-out token set; null: no validation"),
+                   "prefix of the held-out token set (sft: a JSONL file); null: no validation"),
       COHORT_FIELD(
           data.tokenizer,
           or_null(anything()),
@@ -195,7 +197,11 @@ std::vector<Field> training_fields() {
       COHORT_FIELD(data.seq_len,
                    from_to(1, kMaxTokens),
                    "tokens a sequence (default: at most model.max_position_embeddings)"),
-      COHORT_FIELD(train.steps, count_from(1), "optimizer steps"),
+      COHORT_FIELD(
+          train.steps, or_null(count_from(1)), "optimizer steps; null: train.epochs tells"),
+      COHORT_FIELD(train.epochs,
+                   or_null(from_above_to(0, 10000)),
+                   "sft: passes over all examples, in place of train.steps; null: none"),
       COHORT_FIELD(train.global_batch, from_to(1, kMaxTokens), "sequences a step, over all ranks"),
       COHORT_FIELD(
           train.micro_batch, from_to(1, kMaxTokens), "sequences a forward pass of one rank"),

@@ -1,11 +1,11 @@
 #include "core/config/hf_config.h"
 
 #include <filesystem>
-#include <fstream>
 
 #include "core/base/error.h"
 #include "core/config/validate.h"
 #include "core/config/values.h"
+#include "core/io/strict_json.h"
 
 namespace cohort::core {
 namespace {
@@ -132,13 +132,59 @@ void read_rope(Reader& reader) {
     model.rope.original_max_position_embeddings = model.max_position_embeddings;
 }
 
-void read_tokens(Reader& reader) {
-  for (const std::string name : {"bos_token_id", "eos_token_id"}) {
-    if (!reader.root.contains(name)) continue;
-    const json& value = reader.root[name];
-    const bool list = value.is_array() && !value.empty();
-    reader.set("model." + name, name, list ? value[0] : value);
+/// Token ids of a field that holds one or a list; empty when it is absent or null.
+std::vector<int64_t> token_ids(const json& root,
+                               const std::string& name,
+                               const std::string& where) {
+  if (!root.contains(name) || root[name].is_null()) return {};
+  const json& value = root[name];
+  COHORT_CHECK_INPUT(!value.is_array() || !value.empty(),
+                     "{}: {}: is a list of nothing; want a token id",
+                     where,
+                     name);
+  std::vector<int64_t> ids;
+  for (const json& id : value.is_array() ? value : json::array({value})) {
+    constexpr int64_t kMost = 1 << 24;
+    COHORT_CHECK_INPUT(id.is_number_integer() && id >= -1 && id < kMost,
+                       "{}: {}: {} is no token id; want one, or a list of them",
+                       where,
+                       name,
+                       quoted(id.dump(-1, ' ', false, json::error_handler_t::replace)));
+    ids.push_back(id);
   }
+  return ids;
+}
+
+/// The first is eos_token_id where there is none yet.
+void add_end_tokens(const std::vector<int64_t>& ids, ModelConfig& model) {
+  for (const int64_t id : ids) {
+    if (id < 0 || model.is_end(id)) continue;
+    if (model.eos_token_id < 0)
+      model.eos_token_id = id;
+    else
+      model.further_eos_token_ids.push_back(id);
+  }
+}
+
+void read_tokens(Reader& reader) {
+  reader.set_if_given("model.bos_token_id", "bos_token_id");
+  ModelConfig& model = reader.config.model;
+  if (reader.root.contains("bos_token_id") && reader.root["bos_token_id"].is_null())
+    model.bos_token_id = -1;
+  if (!reader.root.contains("eos_token_id")) return;
+  model.eos_token_id = -1;
+  add_end_tokens(token_ids(reader.root, "eos_token_id", reader.source.name), model);
+}
+
+void check_end_tokens(const ModelConfig& model, const std::string& where) {
+  std::vector<int64_t> ids = model.further_eos_token_ids;
+  ids.push_back(model.eos_token_id);
+  for (const int64_t id : ids)
+    COHORT_CHECK_INPUT(id < model.vocab_size,
+                       "{}: eos_token_id: {} is beyond the vocab_size {}",
+                       where,
+                       id,
+                       model.vocab_size);
 }
 
 void read_fields(Reader& reader) {
@@ -244,6 +290,8 @@ ModelConfig model_config_from_hf(const json& root, const std::string& where) {
   read_tokens(reader);
   read_rope(reader);
   validate_model(reader.config.model, Origins(where, "model."));
+  check_end_tokens(reader.config.model, where);
+  fp8_block_from_hf(root, where);
   return reader.config.model;
 }
 
@@ -252,20 +300,19 @@ ModelConfig read_hf_config(const std::string& path) {
   const bool is_folder = std::filesystem::is_directory(path, ignored);
   const std::string file_name =
       is_folder ? (std::filesystem::path(path) / "config.json").string() : path;
-  std::ifstream file(file_name, std::ios::binary);
-  COHORT_CHECK_INPUT(
-      file.good(), "{}: no such file; want a Hugging Face config.json or its folder", file_name);
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  json root;
-  try {
-    root = json::parse(text);
-  } catch (const json::parse_error& error) {
-    const auto line =
-        1 + std::count(text.begin(), text.begin() + std::min(error.byte, text.size()), '\n');
-    throw InputError(fmt::format(
-        "{}:{}: not readable as JSON; want a Hugging Face config.json", file_name, line));
+  COHORT_CHECK_INPUT(std::filesystem::exists(file_name, ignored),
+                     "{}: no such file; want a Hugging Face config.json or its folder",
+                     file_name);
+  ModelConfig model = model_config_from_hf(read_strict_json(file_name), file_name);
+  const std::string generation =
+      (std::filesystem::path(file_name).parent_path() / "generation_config.json").string();
+  if (is_folder && std::filesystem::exists(generation, ignored)) {
+    const json root = read_strict_json(generation);
+    COHORT_CHECK_INPUT(root.is_object(), "{}: is no map of fields", generation);
+    add_end_tokens(token_ids(root, "eos_token_id", generation), model);
+    check_end_tokens(model, generation);
   }
-  return model_config_from_hf(root, file_name);
+  return model;
 }
 
 nlohmann::ordered_json model_config_to_hf(const ModelConfig& model) {
@@ -291,6 +338,10 @@ nlohmann::ordered_json model_config_to_hf(const ModelConfig& model) {
   out["tie_word_embeddings"] = model.tie_word_embeddings;
   out["bos_token_id"] = or_null(model.bos_token_id, -1);
   out["eos_token_id"] = or_null(model.eos_token_id, -1);
+  if (!model.further_eos_token_ids.empty()) {
+    out["eos_token_id"] = {model.eos_token_id};
+    for (const int64_t id : model.further_eos_token_ids) out["eos_token_id"].push_back(id);
+  }
   out["pad_token_id"] = nullptr;
   out["use_cache"] = true;
   if (model.uses_mla() || model.num_nextn_predict_layers > 0)
@@ -300,6 +351,30 @@ nlohmann::ordered_json model_config_to_hf(const ModelConfig& model) {
     out["mtp_after_norm"] = model.mtp_after_norm;
   }
   return out;
+}
+
+std::array<int64_t, 2> fp8_block_from_hf(const json& root, const std::string& where) {
+  std::array<int64_t, 2> block{128, 128};
+  if (!root.contains("quantization_config") || root["quantization_config"].is_null()) return block;
+  const Reader reader{root, {where, false}, {}};
+  const json& settings = root["quantization_config"];
+  const auto is = [&](const char* name, const json& value) {
+    return !settings.contains(name) || settings[name].is_null() || settings[name] == value;
+  };
+  if (!settings.is_object() || settings.value("quant_method", json()) != "fp8" ||
+      !is("fmt", "e4m3"))
+    reader.refuse("quantization_config",
+                  "is not the fp8 of DeepSeek-V3's checkpoints",
+                  "want weights in F32, F16, BF16, or F8_E4M3 in blocks with weight_scale_inv");
+  if (is("weight_block_size", nullptr)) return block;
+  const json& size = settings["weight_block_size"];
+  constexpr int64_t kMost = 1 << 20;
+  const auto fits = [](const json& n) { return n.is_number_integer() && n >= 1 && n <= kMost; };
+  if (!size.is_array() || size.size() != 2 || !fits(size[0]) || !fits(size[1]))
+    reader.refuse("quantization_config.weight_block_size",
+                  reader.text(size) + " is no size of a block",
+                  "want two whole numbers, as in [128, 128]");
+  return {size[0].get<int64_t>(), size[1].get<int64_t>()};
 }
 
 }  // namespace cohort::core

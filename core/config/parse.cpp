@@ -215,6 +215,7 @@ Config resolve(const std::vector<Entry>& entries, Origins& origins) {
     model.num_key_value_heads = model.num_attention_heads;
   if (!origins.given("data.seq_len"))
     config.data.seq_len = std::min(config.data.seq_len, model.max_position_embeddings);
+  if (config.train.epochs > 0 && !origins.given("train.steps")) config.train.steps = 0;
   return config;
 }
 

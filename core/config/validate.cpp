@@ -166,6 +166,17 @@ void check_batch(const Config& config, const Origins& origins) {
                      at_once);
 }
 
+void check_length(const TrainConfig& train, const Origins& origins) {
+  COHORT_CHECK_INPUT(train.steps == 0 || train.epochs == 0,
+                     "{}: a run is {} steps or {} epochs long, not both; want one, the other null",
+                     origins.blame({"train.epochs", "train.steps"}),
+                     train.steps,
+                     train.epochs);
+  COHORT_CHECK_INPUT(train.steps > 0 || train.epochs > 0,
+                     "{}: neither steps nor epochs tell how long the run is; want train.steps >= 1",
+                     origins.blame({"train.steps", "train.epochs"}));
+}
+
 void check_sequence(const Config& config, const Origins& origins) {
   const int64_t seq_len = config.data.seq_len;
   const ModelConfig& model = config.model;
@@ -295,6 +306,7 @@ void validate(const Config& config, const Origins& origins) {
     check_batch(config, origins);
     check_sequence(config, origins);
   }
+  check_length(config.train, origins);
   check_device(config, origins);
   check_rl(config, origins);
   for (size_t i = 0; i < config.data.train.size(); ++i)

@@ -5,7 +5,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <cstdio>
 #include <system_error>
 #include <utility>
@@ -105,6 +107,41 @@ MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)),
       data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)) {}
+
+void MappedFile::read(size_t at, void* into, size_t size) const {
+  const int descriptor = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+  COHORT_CHECK_INPUT(descriptor >= 0, "cannot open {}: {}", path_, system_reason(errno));
+  auto* next = static_cast<char*>(into);
+  ssize_t got = 1;
+  int reason = 0;
+  while (size > 0 && got != 0) {
+    got = ::pread(descriptor, next, size, static_cast<off_t>(at));
+    if (got < 0 && errno != EINTR) {
+      reason = errno;
+      break;
+    }
+    const auto count = static_cast<size_t>(std::max<ssize_t>(got, 0));
+    next += count;
+    at += count;
+    size -= count;
+  }
+  ::close(descriptor);
+  COHORT_CHECK_INPUT(size == 0,
+                     "cannot read {}: {}",
+                     path_,
+                     reason ? system_reason(reason) : "it was cut short meanwhile");
+}
+
+void MappedFile::release(const std::byte* from, size_t size) const {
+  // A page that is looked at brings its neighbours of this window with it, on Linux as it is
+  // usually set.
+  constexpr uintptr_t kWindow = 64 << 10;
+  const auto first = reinterpret_cast<uintptr_t>(data_);
+  const auto begin = std::max(reinterpret_cast<uintptr_t>(from) / kWindow * kWindow, first);
+  const auto end = std::min(
+      (reinterpret_cast<uintptr_t>(from) + size + kWindow - 1) / kWindow * kWindow, first + size_);
+  if (size > 0) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
 
 MappedFile::~MappedFile() {
   if (data_) ::munmap(const_cast<std::byte*>(data_), size_);

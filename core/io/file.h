@@ -47,6 +47,11 @@ class MappedFile {
   const std::string& path() const { return path_; }
   const std::byte* data() const { return data_; }  ///< Null when the file is empty.
   size_t size() const { return size_; }
+  /// Copies bytes of the file without mapping them: nothing but the copy stays in memory. Throws
+  /// InputError when the file is not there any more, or shorter.
+  void read(size_t at, void* into, size_t size) const;
+  /// Gives the memory of these bytes back; they are read from the file again when looked at.
+  void release(const std::byte* from, size_t size) const;
   std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
 
  private:

@@ -58,15 +58,18 @@ at::Tensor SafetensorsFile::elements(const std::string& name, int64_t begin, int
                in_quotes(name),
                (entry.end - entry.begin) / element);
   at::Tensor out = at::empty({end - begin}, at::dtype(entry.dtype));
-  const std::byte* from = bytes(name).first + begin * element;
   const auto size = static_cast<size_t>((end - begin) * element);
-  if (entry.dtype == at::kBool)  // Any other byte is undefined behaviour once it is a bool.
+  state_->file.read(state_->header.data_start + static_cast<size_t>(entry.begin + begin * element),
+                    out.data_ptr(),
+                    size);
+  if (entry.dtype == at::kBool) {  // Any other byte is undefined behaviour once it is a bool.
+    const auto* from = static_cast<const std::byte*>(out.const_data_ptr());
     COHORT_CHECK_INPUT(
         std::all_of(from, from + size, [](std::byte b) { return b <= std::byte{1}; }),
         "{}: tensor {} is BOOL and holds a byte other than 0 and 1",
         path(),
         in_quotes(name));
-  if (size > 0) std::memcpy(out.data_ptr(), from, size);
+  }
   return out;
 }
 
@@ -79,15 +82,37 @@ std::pair<const std::byte*, size_t> SafetensorsFile::bytes(const std::string& na
 SafetensorsWritten write_safetensors(const std::string& path,
                                      const std::vector<NamedTensor>& tensors,
                                      const std::map<std::string, std::string>& metadata) {
+  std::vector<SafetensorsSpec> specs;
+  for (const auto& [name, value] : tensors) {
+    COHORT_CHECK(value.is_contiguous() && value.device().is_cpu(),
+                 "{}: tensor {} is not contiguous in the CPU's memory",
+                 path,
+                 in_quotes(name));
+    specs.push_back({name, value.scalar_type(), value.sizes().vec()});
+  }
+  return write_safetensors(
+      path, specs, [&tensors](size_t i) { return tensors[i].value; }, metadata);
+}
+
+SafetensorsWritten write_safetensors(const std::string& path,
+                                     const std::vector<SafetensorsSpec>& specs,
+                                     const std::function<at::Tensor(size_t)>& tensor,
+                                     const std::map<std::string, std::string>& metadata) {
   // Small enough to stay in a core's cache between the checksum and the kernel's copy.
   constexpr size_t kPiece = 1 << 20;
-  const std::string header = format_safetensors_header(tensors, metadata, path);
+  const std::string header = format_safetensors_header(specs, metadata, path);
   SafetensorsWritten written;
   written.header_bytes = written.file_bytes = static_cast<int64_t>(header.size());
   written.header_xxh3 = xxh3_hex(header.data(), header.size());
   FileWriter file(path);
   file.write(header.data(), header.size());
-  for (const auto& [name, value] : tensors) {
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const at::Tensor value = tensor(i);
+    COHORT_CHECK(value.is_contiguous() && value.scalar_type() == specs[i].dtype &&
+                     value.sizes() == at::IntArrayRef(specs[i].shape),
+                 "{}: tensor {} is not what was announced",
+                 path,
+                 in_quotes(specs[i].name));
     Xxh3 checksum;
     const auto* data = static_cast<const char*>(value.const_data_ptr());
     for (size_t at = 0; at < value.nbytes(); at += kPiece) {

@@ -1,9 +1,12 @@
 // safetensors (8-byte little-endian header length, JSON header, raw row-major data), as strict as
-// the reference: header at most 100 MB, offsets contiguous, in range and of the size that dtype and
-// shape say, no duplicate key. dtypes: F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL F8_E4M3 F8_E5M2.
+// the reference: header at most 100 MB of UTF-8 JSON that begins with '{', offsets contiguous, in
+// range and of the size that dtype and shape say without overflow, no duplicate key, metadata of
+// text only. Data need not be aligned to its elements. dtypes: F64 F32 F16 BF16 I64 I32 I16 I8 U64
+// U32 U16 U8 BOOL F8_E4M3 F8_E5M2 F8_E8M0.
 #pragma once
 #include <ATen/ATen.h>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -37,7 +40,8 @@ class SafetensorsFile {
   bool has(const std::string& name) const;
   /// A copy in memory of the whole tensor, in the file's dtype and shape.
   at::Tensor tensor(const std::string& name) const;
-  /// A copy of elements [begin, end) of the flattened tensor.
+  /// A copy of elements [begin, end) of the flattened tensor. Nothing else of the file stays in
+  /// memory.
   at::Tensor elements(const std::string& name, int64_t begin, int64_t end) const;
   /// The raw bytes of a tensor, for checksums.
   std::pair<const std::byte*, size_t> bytes(const std::string& name) const;
@@ -65,6 +69,20 @@ struct SafetensorsWritten {
 /// (a full disk, ...); the unfinished file is removed then.
 SafetensorsWritten write_safetensors(const std::string& path,
                                      const std::vector<NamedTensor>& tensors,
+                                     const std::map<std::string, std::string>& metadata = {});
+
+/// What a tensor to be written will be.
+struct SafetensorsSpec {
+  std::string name;
+  at::ScalarType dtype;
+  std::vector<int64_t> shape;
+};
+
+/// The same file from tensors that are made one after the other: `tensor(i)` gives what specs[i]
+/// says, and is dropped once it is written.
+SafetensorsWritten write_safetensors(const std::string& path,
+                                     const std::vector<SafetensorsSpec>& specs,
+                                     const std::function<at::Tensor(size_t)>& tensor,
                                      const std::map<std::string, std::string>& metadata = {});
 
 /// The safetensors files that make up a model folder, as transformers picks them:

@@ -4,9 +4,9 @@
 #include <set>
 
 #include "core/base/error.h"
-#include "core/io/file.h"
 #include "core/io/safetensors.h"
 #include "core/io/safetensors_header.h"
+#include "core/io/strict_json.h"
 
 namespace cohort::core {
 namespace {
@@ -16,19 +16,25 @@ constexpr const char* kIndex = "model.safetensors.index.json";
 
 using WeightMap = std::map<std::string, std::string>;  ///< Tensor to file.
 
+/// Whether it names something within a folder, and can stand in a message.
+bool is_file_name(const std::string& name) {
+  constexpr size_t kLongest = 255;
+  return !name.empty() && name.size() <= kLongest && name != "." && name != ".." &&
+         std::all_of(name.begin(), name.end(), [](unsigned char c) {
+           return c >= ' ' && c != 0x7f && c != '/';
+         });
+}
+
 /// Throws InputError when the index is not what transformers writes.
 WeightMap read_index(const std::string& path) {
-  const MappedFile file(path);
-  const auto json = nlohmann::json::parse(file.text(), nullptr, false);
-  COHORT_CHECK_INPUT(!json.is_discarded(), "{}: is not JSON", path);
+  const auto json = read_strict_json(path);
   const auto map = json.is_object() ? json.find("weight_map") : json.end();
   COHORT_CHECK_INPUT(map != json.end() && map->is_object() && !map->empty(),
                      "{}: has no \"weight_map\" from tensor names to files",
                      path);
   WeightMap weights;
   for (const auto& [tensor, shard] : map->items()) {
-    COHORT_CHECK_INPUT(shard.is_string() && !shard.get_ref<const std::string&>().empty() &&
-                           shard.get_ref<const std::string&>().find('/') == std::string::npos,
+    COHORT_CHECK_INPUT(shard.is_string() && is_file_name(shard.get_ref<const std::string&>()),
                        "{}: the file of tensor {} must be a name within the folder",
                        path,
                        in_quotes(tensor));
@@ -74,6 +80,32 @@ void open_shards(const std::string& folder,
   }
 }
 
+/// Tensors of the shards that the index does not have, and shards in the folder that it does not
+/// name.
+void check_complete(const std::string& folder,
+                    const std::string& index_path,
+                    const WeightMap& index,
+                    SafetensorsFolder& out) {
+  if (index.empty()) return;
+  std::set<std::string> named;
+  for (const auto& [tensor, shard] : index) named.insert(shard);
+  for (const auto& [tensor, file_idx] : out.file_of)
+    if (!index.contains(tensor))
+      out.faults.push_back(fmt::format("{}: has no entry for tensor {}, which stands in {}",
+                                       index_path,
+                                       in_quotes(tensor),
+                                       fs::path(out.files[file_idx].path()).filename().string()));
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    const std::string name = entry.path().filename();
+    // Shards as transformers names them; other files of the folder are no business of ours.
+    if (name.starts_with("model-") && entry.path().extension() == ".safetensors" &&
+        !named.contains(name))
+      out.faults.push_back(fmt::format(
+          "{}: has no entry for any tensor of {}, which is in the folder", index_path, name));
+  }
+}
+
 void check_index(const std::string& index_path, const WeightMap& index, SafetensorsFolder& out) {
   std::map<std::string, size_t> opened;
   for (size_t i = 0; i < out.files.size(); ++i)
@@ -111,6 +143,7 @@ SafetensorsFolder open_safetensors_folder(const std::string& folder) {
     out.faults.push_back(fmt::format("cannot read {}: {}", folder, error.code().message()));
   }
   check_index(index_path, index, out);
+  check_complete(folder, index_path, index, out);
   return out;
 }
 

@@ -24,10 +24,14 @@ constexpr DtypeName kDtypes[] = {{"F64", at::kDouble},
                                  {"I32", at::kInt},
                                  {"I16", at::kShort},
                                  {"I8", at::kChar},
+                                 {"U64", at::kUInt64},
+                                 {"U32", at::kUInt32},
+                                 {"U16", at::kUInt16},
                                  {"U8", at::kByte},
                                  {"BOOL", at::kBool},
                                  {"F8_E4M3", at::kFloat8_e4m3fn},
-                                 {"F8_E5M2", at::kFloat8_e5m2}};
+                                 {"F8_E5M2", at::kFloat8_e5m2},
+                                 {"F8_E8M0", at::kFloat8_e8m0fnu}};
 
 std::string known_dtypes() {
   std::string names;
@@ -244,7 +248,12 @@ std::string in_quotes(std::string_view name) {
   constexpr size_t kLongest = 160;
   const bool cut = name.size() > kLongest;
   const std::string shown = std::string(name.substr(0, kLongest)) + (cut ? "..." : "");
-  return nlohmann::json(shown).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  std::string text =
+      nlohmann::json(shown).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  // The one control character that JSON lets stand.
+  for (size_t at = text.find('\x7f'); at != text.npos; at = text.find('\x7f', at))
+    text.replace(at, 1, "\\u007f");
+  return text;
 }
 
 std::string safetensors_dtype_name(at::ScalarType dtype) {
@@ -296,7 +305,7 @@ SafetensorsHeader parse_safetensors_header(std::string_view file, const std::str
   return header;
 }
 
-std::string format_safetensors_header(const std::vector<NamedTensor>& tensors,
+std::string format_safetensors_header(const std::vector<SafetensorsSpec>& tensors,
                                       const std::map<std::string, std::string>& metadata,
                                       const std::string& path) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
@@ -307,17 +316,16 @@ std::string format_safetensors_header(const std::vector<NamedTensor>& tensors,
   text.pop_back();
   size_t next = 0;
   try {
-    for (const auto& [name, value] : tensors) {
+    for (const auto& [name, dtype, shape] : tensors) {
       COHORT_CHECK(names.insert(name).second, "{}: tensor {} stands twice", path, in_quotes(name));
-      COHORT_CHECK(value.is_contiguous() && value.device().is_cpu(),
-                   "{}: tensor {} is not contiguous in the CPU's memory",
-                   path,
-                   in_quotes(name));
+      const std::string dtype_name = safetensors_dtype_name(dtype);
+      const auto bytes = tensor_bytes(std::vector<uint64_t>(shape.begin(), shape.end()), dtype);
+      COHORT_CHECK(bytes, "{}: tensor {} is too large", path, in_quotes(name));
       nlohmann::ordered_json entry;
-      entry["dtype"] = safetensors_dtype_name(value.scalar_type());
-      entry["shape"] = value.sizes().vec();
-      entry["data_offsets"] = {next, next + value.nbytes()};
-      next += value.nbytes();
+      entry["dtype"] = dtype_name;
+      entry["shape"] = shape;
+      entry["data_offsets"] = {next, next + static_cast<size_t>(*bytes)};
+      next += static_cast<size_t>(*bytes);
       if (text.size() > 1) text += ',';
       text += nlohmann::json(name).dump() + ":" + entry.dump();
     }

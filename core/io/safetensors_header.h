@@ -18,8 +18,8 @@ struct SafetensorsHeader {
 SafetensorsHeader parse_safetensors_header(std::string_view file, const std::string& path);
 
 /// Length field, JSON and spaces up to a multiple of 8. Throws Error for a tensor that cannot be
-/// written (not contiguous, a name twice, ...).
-std::string format_safetensors_header(const std::vector<NamedTensor>& tensors,
+/// written (a name twice, ...).
+std::string format_safetensors_header(const std::vector<SafetensorsSpec>& tensors,
                                       const std::map<std::string, std::string>& metadata,
                                       const std::string& path);
 

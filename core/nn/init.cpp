@@ -22,6 +22,7 @@ std::pair<double, double> normal_pair(uint64_t seed, uint64_t stream, uint64_t p
 
 void Initializer::fill_normal(const std::string& name, at::Tensor view) const {
   COHORT_CHECK(view.is_contiguous(), "{}: initial weights need a contiguous view", name);
+  if (std == 0) return void(view.zero_());
   const auto on_cpu =
       view.device().is_cpu() ? view : at::empty(view.sizes(), view.options().device(at::kCPU));
   const uint64_t stream = stream_of(name);

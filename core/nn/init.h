@@ -11,7 +11,8 @@ namespace cohort::core {
 /// What a layer needs to make its parameters.
 struct Initializer {
   uint64_t seed = 1;
-  double std = 0.02;                  ///< Of the normal distribution of matrices.
+  double std = 0.02;                  ///< Of the normal distribution of matrices; 0: zeros, for a
+                                      ///< model whose weights are read.
   at::ScalarType dtype = at::kFloat;  ///< Drawn in fp64, rounded once.
   at::Device device = at::kCPU;
 

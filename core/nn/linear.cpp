@@ -10,6 +10,7 @@
 
 #include "core/base/device_branch.h"
 #include "core/base/error.h"
+#include "core/nn/quantized.h"
 #include "kernels/cpu/gemm.h"
 
 namespace cohort::core {
@@ -246,8 +247,13 @@ at::Tensor apply(const at::Tensor& x, const at::Tensor& weight, const Counts& co
                "linear: x is {} and the weight {}",
                c10::toString(x.scalar_type()),
                c10::toString(weight.scalar_type()));
-  if (at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad()))
-    return LinearFunction::apply(x, weight, counts);
+  const bool wants_graph =
+      at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad());
+  if (is_quantized(weight)) {
+    COHORT_CHECK(!wants_graph, "linear: a quantised weight has no gradient to give");
+    return quantized_linear(x, weight, counts);
+  }
+  if (wants_graph) return LinearFunction::apply(x, weight, counts);
   return multiply(x, weight, counts);
 }
 

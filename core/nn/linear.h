@@ -5,6 +5,8 @@
 // On the own GEMM a row of y has the same bits whatever other rows are computed with it, whatever
 // their group, and whatever the number of threads; at::mm promises none of that.
 //
+// A quantised weight (core/nn/quantized.h) is multiplied as such, without a graph.
+//
 // No second derivative: a backward with create_graph throws Error.
 #pragma once
 #include <ATen/ATen.h>

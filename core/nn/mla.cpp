@@ -48,10 +48,13 @@ class Mla final : public Attention {
     const int64_t B = x.size(0), S = x.size(1), H = config_.num_attention_heads;
     const auto [q, latent, k_rope] = project(x);
     const auto kv = core::linear(latent, kv_b_);
-    const auto out = attention_op({q.view({B, S, H, qk_dim_}), kv.view({B, S, H, -1}), k_rope, {}},
-                                  {rope.cos, rope.sin, config_.rope_interleave},
-                                  layout,
-                                  scale(rope));
+    // Sizes in full: a rank may have no token at a depth of prediction.
+    const int64_t kv_dim = config_.qk_nope_head_dim + config_.v_head_dim;
+    const auto out =
+        attention_op({q.view({B, S, H, qk_dim_}), kv.view({B, S, H, kv_dim}), k_rope, {}},
+                     {rope.cos, rope.sin, config_.rope_interleave},
+                     layout,
+                     scale(rope));
     return o_.forward(out.view({B, S, H * config_.v_head_dim}));
   }
 
@@ -62,7 +65,7 @@ class Mla final : public Attention {
     const auto [q, latent, k_rope] = project(x);
     const auto keys = latent.view({B, S, 1, config_.kv_lora_rank});
     const auto q_absorbed = absorb(q.view({B * S, H, qk_dim_}));
-    const auto out = attention_op({q_absorbed.view({B, S, H, -1}), keys, k_rope, keys},
+    const auto out = attention_op({q_absorbed.view({B, S, H, cache_dim()}), keys, k_rope, keys},
                                   {rope.cos, rope.sin, config_.rope_interleave},
                                   layout,
                                   scale(rope));

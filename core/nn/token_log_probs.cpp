@@ -8,6 +8,7 @@
 #include "core/base/device_branch.h"
 #include "core/nn/device/head_losses.h"
 #include "core/nn/kernel_types.h"
+#include "core/nn/linear.h"
 #include "core/nn/product.h"
 #include "kernels/cpu/token_log_probs.h"
 
@@ -152,15 +153,6 @@ void check(const at::Tensor& x,
   COHORT_CHECK(temperature > 0 && std::isfinite(1 / temperature) && std::isfinite(temperature),
                "token_log_probs: the temperature must be positive, not {}",
                temperature);
-}
-
-}  // namespace
-
-TokenLogProbs token_log_probs(const at::Tensor& x,
-                              const at::Tensor& head,
-                              const at::Tensor& target,
-                              double temperature) {
-  check(x, head, target, temperature);
   const auto targets = target.contiguous();
   const int64_t* t = targets.const_data_ptr<int64_t>();
   const auto beyond = std::find_if(
@@ -170,9 +162,67 @@ TokenLogProbs token_log_probs(const at::Tensor& x,
                *beyond,
                beyond - t,
                head.size(0) - 1);
-  const auto out =
-      TokenLogProbsFunction::apply(x.contiguous(), head.contiguous(), targets, 1 / temperature);
+}
+
+}  // namespace
+
+TokenLogProbs token_log_probs(const at::Tensor& x,
+                              const at::Tensor& head,
+                              const at::Tensor& target,
+                              double temperature) {
+  check(x, head, target, temperature);
+  const auto out = TokenLogProbsFunction::apply(
+      x.contiguous(), head.contiguous(), target.contiguous(), 1 / temperature);
   return {out[0], out[1]};
+}
+
+namespace {
+
+/// The device branch of score_tokens: waits for the device once, at the end.
+TokenScores score_on_device(const at::Tensor& x, const at::Tensor& head, const at::Tensor& target) {
+  const int64_t rows = x.size(0), chunk = std::max(kLogits / head.size(0), kLeastRows);
+  const at::Tensor there = target.to(x.device(), /*non_blocking=*/true);
+  const at::Tensor both = at::empty({2, rows}, x.options().dtype(at::kDouble));
+  for (int64_t begin = 0; begin < rows; begin += chunk) {
+    const int64_t count = std::min(chunk, rows - begin);
+    const at::Tensor logits = core::linear(x.narrow(0, begin, count), head);
+    const at::Tensor wanted = there.narrow(0, begin, count);
+    const at::Tensor log_p = logits.log_softmax(1, sum_dtype(x.scalar_type()));
+    both[0].narrow(0, begin, count).copy_(log_p.gather(1, wanted.unsqueeze(1)).squeeze(1));
+    both[1].narrow(0, begin, count).copy_(logits.argmax(1).eq(wanted));
+  }
+  const at::Tensor on_host = to_host(both);
+  return {on_host[0], on_host[1].to(at::kBool)};
+}
+
+}  // namespace
+
+TokenScores score_tokens(const at::Tensor& x, const at::Tensor& head, const at::Tensor& target) {
+  at::NoGradGuard no_grad;
+  check(x, head, target, 1.0);
+  if (takes_device_branch(x)) return score_on_device(x, head, target);
+  const int64_t rows = x.size(0), classes = head.size(0);
+  const int64_t chunk = std::max(kLogits / classes, kLeastRows);
+  const auto targets = target.contiguous();
+  TokenScores out{at::empty({rows}, at::kDouble), at::empty({rows}, at::kBool)};
+  auto entropy = at::empty({rows}, at::kDouble);
+  for (int64_t begin = 0; begin < rows; begin += chunk) {
+    const int64_t count = std::min(chunk, rows - begin);
+    const at::Tensor logits = core::linear(x.narrow(0, begin, count), head);
+    out.likeliest.narrow(0, begin, count)
+        .copy_(logits.argmax(1).eq(targets.narrow(0, begin, count)));
+    with_kernel_type("score_tokens", logits, [&]<class T>(T) {
+      kernels::token_log_probs<T>(elements<T>(logits),
+                                  targets.const_data_ptr<int64_t>() + begin,
+                                  count,
+                                  classes,
+                                  1.0,
+                                  nullptr,
+                                  out.log_prob.data_ptr<double>() + begin,
+                                  entropy.data_ptr<double>() + begin);
+    });
+  }
+  return out;
 }
 
 }  // namespace cohort::core

@@ -24,4 +24,14 @@ TokenLogProbs token_log_probs(const at::Tensor& x,
                               const at::Tensor& target,
                               double temperature);
 
+/// How likely tokens are, for scoring texts.
+struct TokenScores {
+  at::Tensor log_prob;   ///< fp64 [T] on the CPU, nats.
+  at::Tensor likeliest;  ///< bool [T] on the CPU: whether no token is likelier than the target.
+};
+
+/// token_log_probs at temperature 1, without a graph and without the entropy; `head` may be
+/// quantised (core/nn/quantized.h). T may be 0. Throws as token_log_probs does.
+TokenScores score_tokens(const at::Tensor& x, const at::Tensor& head, const at::Tensor& target);
+
 }  // namespace cohort::core

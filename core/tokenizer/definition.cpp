@@ -44,6 +44,8 @@ json parse_json(std::string_view text, const std::string& name) {
                                  1 + std::count(text.begin(), text.begin() + byte, '\n'),
                                  byte,
                                  text.size()));
+  } catch (const json::out_of_range&) {
+    throw InputError(fmt::format("{}: not valid JSON: a number is out of range", name));
   }
 }
 

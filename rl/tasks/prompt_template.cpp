@@ -14,7 +14,9 @@ const char* const kR1Template =
     "<answer> </answer> tags, respectively, i.e., <think> reasoning process here </think> "
     "<answer> answer here </answer>. User: {question}. Assistant:";
 
-PromptTemplate::PromptTemplate(const std::string& text, const std::vector<std::string>& fields) {
+PromptTemplate::PromptTemplate(const std::string& text,
+                               const std::vector<std::string>& fields,
+                               bool needs_question) {
   std::string plain;
   std::vector<std::string> used;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -56,7 +58,7 @@ PromptTemplate::PromptTemplate(const std::string& text, const std::vector<std::s
       fields.size() > 1 && std::all_of(fields.begin(), fields.end(), [&](auto& field) {
         return field == "question" || stands(field);
       });
-  COHORT_CHECK_INPUT(stands("question") || complete,
+  COHORT_CHECK_INPUT(!needs_question || stands("question") || complete,
                      "prompt template: {{question}} stands nowhere in it");
 }
 

@@ -11,9 +11,12 @@ namespace cohort::rl {
 
 class PromptTemplate {
  public:
-  /// InputError for a text without {question} that does not hold all the other `fields` either, for
-  /// a brace that is not closed, and, unless `fields` is empty, for a field that is not among them.
-  PromptTemplate(const std::string& text, const std::vector<std::string>& fields);
+  /// InputError for a text that has neither {question} (unless it need not have it) nor all the
+  /// other `fields`, for a brace that is not closed, and, unless `fields` is empty, for a field
+  /// that is not among them.
+  PromptTemplate(const std::string& text,
+                 const std::vector<std::string>& fields,
+                 bool needs_question = true);
 
   /// The template with the fields of `data` filled in: strings as they are, lists of numbers as
   /// "3, 5, 7", all else as JSON. InputError for a field that `data` lacks.

@@ -4,10 +4,12 @@
 
 #include "core/base/error.h"
 #include "core/base/rng.h"
+#include "rl/tasks/few_shot.h"
 
 namespace cohort::rl {
 
 std::unique_ptr<Task> make_task(const TaskConfig& config) {
+  if (has_few_shot_options(config)) return make_few_shot_task(config);
   if (config.name == "arithmetic") return make_arithmetic_task(config);
   if (config.name == "countdown") return make_countdown_task(config);
   if (config.name == "jsonl") return make_jsonl_task(config);

@@ -23,6 +23,7 @@
 //   question_key, answer_key   "question", "answer"
 //                   Of an answer with a line "#### 42" (GSM8K) the part behind the sign is the
 //                   gold, the rest goes to data.solution.
+// all: worked examples before each question, see few_shot.h
 // all generated ones, and jsonl with path:
 //   test_share      0.1: share of the problems that is kept for testing
 #pragma once

@@ -142,6 +142,12 @@ const BadConfig kBadConfigs[] = {
     "test.yaml:2: model.hidden_size: ", "above 1048576"},
     {"zero ranks", "mesh:\n  dp: 0\n", {}, "test.yaml:2: mesh.dp: ", "or auto"},
     // Words.
+    {"steps and epochs", "train: {steps: 5}\n", {"train.epochs=2"},
+    "override 'train.epochs=2': train.epochs: ", "5 steps or 2 epochs long, not both"},
+    {"neither steps nor epochs", "train: {steps: null}\n", {},
+    "test.yaml:1: train.steps: ", "neither steps nor epochs"},
+    {"no epochs", "train:\n  epochs: 0\n", {},
+    "test.yaml:2: train.epochs: ", "want a number"},
     {"unknown precision", "train:\n  precision: fp8\n", {},
     "test.yaml:2: train.precision: ", "want one of fp32, bf16, fp64"},
     {"unknown optimizer", "optimizer: {name: sgd}\n", {},
@@ -312,7 +318,7 @@ const BadConfig kBadConfigs[] = {
     {"override of the wrong type", "run: {seed: 1}\n", {"train.steps=x"},
     "override 'train.steps=x': train.steps: ", "want a whole number"},
     {"override with nothing", "run: {seed: 1}\n", {"train.steps="},
-    "override 'train.steps=': train.steps: ", "null"},
+    "override 'train.steps=': train.steps: ", "want train.steps >= 1"},
     {"override that is no YAML", "run: {seed: 1}\n", {"data.train=[{path: x"},
     "override 'data.train=[{path: x': ", "not readable as YAML"},
     {"override that does not fit the file", "model:\n  n_routed_experts: 8\n", {"mesh.ep=3"},
@@ -478,6 +484,7 @@ TEST_CASE("overrides win over the file, and later ones over earlier ones", "[cor
       "train: {steps: 5}\ndata: {train: [{path: a, weight: 3}], validation: v}\n";
   const auto with = [&](std::vector<std::string> overrides) { return parse(yaml, overrides); };
   CHECK(with({"train.steps=6", "train.steps=7"}).train.steps == 7);
+  CHECK(with({"train.steps=null", "train.epochs=1.5"}).train.epochs == 1.5);
   CHECK(with({"train={steps: 8, global_batch: 16}"}).train.global_batch == 16);
   CHECK(with({"run.dir=a=b"}).run.dir == "a=b");
   CHECK(with({"run.dir='x y'"}).run.dir == "x y");

@@ -5,6 +5,7 @@
 #include "core/config/validate.h"
 #include "tests/catch.h"
 #include "tests/fixtures.h"
+#include "tests/scratch_folder.h"
 
 using namespace cohort::core;
 using nlohmann::json;
@@ -244,4 +245,54 @@ TEST_CASE("a dense deepseek_v3 model is written as one whose layers are all dens
   const ModelConfig again = model_config_from_hf(written, "x");
   for (int64_t layer = 0; layer < model.num_hidden_layers; ++layer)
     CHECK_FALSE(again.is_moe_layer(layer));
+}
+
+TEST_CASE("every end token of config.json and generation_config.json ends a completion",
+          "[core-config]") {
+  const cohort::tests::ScratchFolder folder;
+  const json base = small("qwen2");
+  ModelConfig model = model_config_from_hf(with(base, {{"eos_token_id", {5, 9, 5}}}), "c");
+  CHECK(model.eos_token_id == 5);
+  CHECK(model.further_eos_token_ids == std::vector<int64_t>{9});
+  CHECK(model_config_to_hf(model)["eos_token_id"] == json{5, 9});
+  folder.write("config.json", with(base, {{"eos_token_id", 5}}).dump());
+  folder.write("generation_config.json", R"({"eos_token_id": [7, 5]})");
+  model = read_hf_config(folder.path);
+  CHECK(model.eos_token_id == 5);
+  CHECK((model.is_end(5) && model.is_end(7) && !model.is_end(9)));
+  folder.write("config.json", base.dump());
+  CHECK(read_hf_config(folder.path).eos_token_id == 7);
+  for (const char* bad : {R"({"eos_token_id": "x"})", R"({"eos_token_id": 300})", "[]", "{"}) {
+    folder.write("generation_config.json", bad);
+    CHECK_THROWS_WITH(read_hf_config(folder.path), Catch::Contains("generation_config.json"));
+  }
+}
+
+TEST_CASE("of quantisations the fp8 of DeepSeek-V3's checkpoints is known", "[core-config]") {
+  const auto block = [](const json& settings) {
+    return fp8_block_from_hf(with(small("deepseek_v3"), {{"quantization_config", settings}}), "c");
+  };
+  const json fp8 = {{"quant_method", "fp8"}, {"fmt", "e4m3"}, {"activation_scheme", "dynamic"}};
+  CHECK(block(nullptr) == std::array<int64_t, 2>{128, 128});
+  CHECK(block(fp8) == std::array<int64_t, 2>{128, 128});
+  CHECK(block(with(fp8, {{"weight_block_size", {64, 32}}})) == std::array<int64_t, 2>{64, 32});
+  for (const json& bad : {json{{"quant_method", "awq"}},
+                          with(fp8, {{"fmt", "e5m2"}}),
+                          with(fp8, {{"weight_block_size", {0, 128}}}),
+                          with(fp8, {{"weight_block_size", 128}}),
+                          json("fp8")})
+    CHECK_THROWS_WITH(block(bad), Catch::Contains("c: quantization_config"));
+}
+
+TEST_CASE("JSON that two readers could read in two ways is refused", "[core-config]") {
+  const cohort::tests::ScratchFolder folder;
+  for (const std::string& bad : {std::string(R"({"vocab_size": 1, "vocab_size": 2})"),
+                                 std::string(200, '['),
+                                 std::string(R"({"rms_norm_eps": 1e999})"),
+                                 std::string("{}\0", 3),
+                                 std::string("\xff"),
+                                 std::string()}) {
+    folder.write("config.json", bad);
+    CHECK_THROWS_AS(read_hf_config(folder.path), cohort::InputError);
+  }
 }

@@ -8,7 +8,6 @@
 #include <sstream>
 
 #include "core/base/error.h"
-#include "core/base/rng.h"
 #include "core/io/xxh3.h"
 #include "tests/catch.h"
 #include "tests/fixtures.h"
@@ -52,13 +51,16 @@ const at::ScalarType kAllDtypes[] = {at::kDouble,
                                      at::kByte,
                                      at::kBool,
                                      at::kFloat8_e4m3fn,
-                                     at::kFloat8_e5m2};
+                                     at::kFloat8_e5m2,
+                                     at::kUInt64,
+                                     at::kUInt32,
+                                     at::kUInt16};
 
 std::vector<NamedTensor> one_of_each_dtype() {
   std::vector<NamedTensor> tensors;
   for (const auto dtype : kAllDtypes)
     tensors.push_back({"t." + safetensors_dtype_name(dtype),
-                       at::arange(-2, 4, at::kFloat).view({2, 3}).to(dtype)});
+                       at::arange(-2, 4, at::kFloat).view({2, 3}).to(at::kLong).to(dtype)});
   tensors.push_back({"scalar", at::scalar_tensor(3.5, at::kDouble)});
   tensors.push_back({"empty", at::empty({0, 7}, at::kFloat)});
   return tensors;
@@ -170,57 +172,6 @@ TEST_CASE("a broken safetensors file is refused with a reason", "[core-safetenso
   CHECK_THROWS_WITH(SafetensorsFile(folder.path), Catch::Contains("not a regular file"));
 }
 
-TEST_CASE("a mutated safetensors file is read or refused, never worse", "[core-safetensors]") {
-  const ScratchFolder folder;
-  const std::string path = folder / "a.safetensors";
-  write_safetensors(path, one_of_each_dtype(), {{"format", "pt"}, {"note", "a\"b"}});
-  const std::string original = read_bytes(path);
-  const std::string tokens[] = {"\"",
-                                "{",
-                                "}",
-                                "[",
-                                "]",
-                                ",",
-                                ":",
-                                "0",
-                                "9",
-                                "-1",
-                                "1e9",
-                                "null",
-                                "\"F32\"",
-                                "18446744073709551615",
-                                std::string(1, '\0'),
-                                "\\u0000"};
-  int accepted = 0, refused = 0;
-  for (uint64_t round = 0; round < 1000; ++round) {
-    uint64_t draws = 0;
-    const auto draw = [&](uint64_t below) { return random_bits(7, round, draws++) % below; };
-    std::string mutated = original;
-    for (uint64_t edit = draw(3) + 1; edit > 0; --edit) {
-      const uint64_t kind = draw(6);
-      // Most of the structure is in the header: aim there.
-      const size_t at = draw(kind == 5 ? mutated.size() : std::min<size_t>(mutated.size(), 1100));
-      const std::string& token = tokens[draw(std::size(tokens))];
-      if (kind == 0) mutated[at] = static_cast<char>(mutated[at] ^ (1 << draw(8)));
-      if (kind == 1) mutated.insert(at, token);
-      if (kind == 2) mutated.erase(at, draw(40) + 1);
-      if (kind == 3) mutated.insert(at, mutated.substr(at / 2, draw(60)));
-      if (kind == 4) mutated.replace(at, token.size(), token);
-      if (kind == 5) mutated.resize(at + draw(2));
-      if (mutated.size() < 16) break;
-      // An edit that changes the header's length is only interesting when the length field agrees.
-      if (kind >= 1 && kind <= 3 && draw(2)) {
-        const auto end = mutated.find("}}");
-        if (end != std::string::npos && end > 8)
-          mutated = file_of(mutated.substr(8, end - 6), mutated.substr(end + 2));
-      }
-    }
-    (complaint(path, mutated).empty() ? accepted : refused) += 1;
-  }
-  CHECK(accepted > 10);  // Flips in the data.
-  CHECK(refused > 500);
-}
-
 TEST_CASE("a sharded folder is read whole, and every disagreement is named", "[core-safetensors]") {
   const ScratchFolder folder;
   const auto ones = at::ones({2, 2}), twos = at::full({3}, 2.0);
@@ -253,7 +204,7 @@ TEST_CASE("a sharded folder is read whole, and every disagreement is named", "[c
   index("[]");
   CHECK_THROWS_WITH(read_safetensors(folder.path), Catch::Contains("weight_map"));
   write_bytes(folder / "model.safetensors.index.json", "{\"weight_map\":");
-  CHECK_THROWS_WITH(read_safetensors(folder.path), Catch::Contains("is not JSON"));
+  CHECK_THROWS_WITH(read_safetensors(folder.path), Catch::Contains("not readable as JSON"));
 
   // transformers looks for the single file first.
   write_safetensors(folder / "model.safetensors", {{"whole", ones}});

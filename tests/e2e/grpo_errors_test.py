@@ -133,7 +133,9 @@ for what, overrides, ranks, word in CASES:
     done = cohort("grpo", "--config", config, *overrides, ranks=ranks, code=None)
     lines = done.stderr.strip().splitlines()
     said = [line for line in lines if line.startswith("cohort:") or ranks == 1 and not line.startswith(("info", "warning"))]
-    if done.returncode != 2 or len(said) != 1 or word not in said[0] or len(said[0]) > 1000:
+    # Of a model's tensors each at fault has its line.
+    many = word == "model.embed_tokens.weight"
+    if done.returncode != 2 or (len(said) != 1) != many or word not in said[0] or len(said[0]) > 1000:
         print(done.returncode, done.stderr[-3000:])
         check(False, f"{what}: exit code 2 and one line that says '{word}'")
     print(f"ok: {what}: {said[0][:170]}")

@@ -177,8 +177,10 @@ TEST_CASE("prediction modules may be missing from the folder or from the model",
   CHECK(same(tensors_of(anew), expected));
 }
 
-TEST_CASE("all that is missing, misshapen or beyond the model is named at once",
-          "[rl-model-folder]") {
+TEST_CASE(
+    "all that is missing, misshapen or beyond the model is named at once, before a model is "
+    "made",
+    "[rl-model-folder]") {
   const tests::ScratchFolder scratch;
   core::ModelConfig config = tests::tiny_model();
   config.num_nextn_predict_layers = 0;
@@ -188,20 +190,31 @@ TEST_CASE("all that is missing, misshapen or beyond the model is named at once",
   tensors["model.embed_tokens.weight"] = at::zeros({60, 16});
   tensors["model.layers.7.input_layernorm.weight"] = at::zeros({16});
   write_folder(scratch, "m", config, tensors);
-  const ModelFolder folder = rl::open_model_folder(scratch / "m");
-  const std::string message = load_refusal(folder, config);
-  CHECK_THAT(message, Contains("model.norm.weight is missing"));
-  CHECK_THAT(message, Contains("model.layers.1.mlp.gate.e_score_correction_bias is missing"));
-  CHECK_THAT(message, Contains("model.embed_tokens.weight is [60, 16], not [61, 16]"));
-  CHECK_THAT(message, Contains("model.layers.7 is none of the model's 3"));
-  CHECK(message.starts_with(scratch / "m"));
-  CHECK(message.find('\n') == std::string::npos);
+  const std::string message = refusal(scratch / "m"), start = scratch / "m: ";
+  CHECK(message == start + "model.embed_tokens.weight is [60, 16], not [61, 16]\n" + start +
+                       "model.layers.1.mlp.gate.e_score_correction_bias is missing\n" + start +
+                       "model.norm.weight is missing\n" + start +
+                       "\"model.layers.7.input_layernorm.weight\" is none of the model's tensors");
 
-  tensors = tensors_of(new_model(config, 1));
-  tensors["model.norm.weight"] = tensors["model.norm.weight"].to(at::kFloat8_e4m3fn);
-  write_folder(scratch, "quantised", config, tensors);
-  CHECK_THAT(load_refusal(rl::open_model_folder(scratch / "quantised"), config),
-             Contains("model.norm.weight is F8_E4M3"));
+  // A model of another config.
+  write_folder(scratch, "good", config, tensors_of(new_model(config, 1)));
+  core::ModelConfig wider = config;
+  wider.moe_intermediate_size = 20;
+  CHECK_THAT(load_refusal(rl::open_model_folder(scratch / "good"), wider),
+             Contains("model.layers.1.mlp.experts.0.gate_proj.weight is [12, 16], not [20, 16]\n"));
+}
+
+TEST_CASE("weights that are no numbers are refused by name", "[rl-model-folder]") {
+  const tests::ScratchFolder scratch;
+  core::ModelConfig config = tests::tiny_model();
+  Tensors tensors = tensors_of(new_model(config, 1));
+  tensors.at("model.layers.2.mlp.experts.5.up_proj.weight")[3][1] = std::nan("");
+  tensors.at("model.norm.weight")[0] = -INFINITY;
+  write_folder(scratch, "m", config, tensors);
+  const std::string message = load_refusal(rl::open_model_folder(scratch / "m"), config);
+  CHECK_THAT(message, Contains("model.norm.weight holds NaN or infinity"));
+  CHECK_THAT(message,
+             Contains("model.layers.2.mlp.experts.5.up_proj.weight holds NaN or infinity"));
 }
 
 TEST_CASE("a path that is no model is refused in one line that says what was found",
