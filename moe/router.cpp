@@ -157,7 +157,7 @@ Routing route_on_device(const at::Tensor& logits_TE,
   at::Tensor gate = scores.gather(1, expert);
   if (shape.normalise) gate = gate / (gate.sum(-1, /*keepdim=*/true) + 1e-20);
   gate = gate * shape.scale;
-  if (shape.rows == 0) return {expert, gate, (scores * 0).sum()};
+  if (shape.rows == 0 || top.T == 0) return {expert, gate, (scores * 0).sum()};
   const int64_t S = top.T / shape.rows;
   const at::Tensor ones = at::ones({1}, scores.options().requires_grad(false));
   const at::Tensor times =

@@ -40,7 +40,10 @@ class Waits {
                               "aten::equal",
                               "aten::bincount",
                               "aten::masked_select",
-                              "aten::unique_consecutive"})
+                              "aten::_unique2",
+                              "aten::unique_consecutive",
+                              "aten::unique_dim",
+                              "aten::repeat_interleave"})
       count_ += std::strcmp(call.name(), waits) == 0;
     return nullptr;
   }

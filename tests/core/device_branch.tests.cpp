@@ -195,6 +195,26 @@ TEST_CASE("Device branch: log-probabilities and entropies equal the CPU's", "[co
   }
 }
 
+TEST_CASE("Device branch: scores of tokens equal the CPU's, and come home at once",
+          "[core-device]") {
+  for (const auto& [dtype, bound] : {std::pair{at::kDouble, 1e-12}, {at::kFloat, 1e-5}}) {
+    const auto x = random({700, 8}, dtype), head = random({3000, 8}, dtype);
+    auto target = at::randint(0, 3000, {700}, at::kLong);
+    target.slice(0, 0, 700, 3).copy_(at::mm(x, head.t()).argmax(1).slice(0, 0, 700, 3));
+    const auto expected = core::score_tokens(x, head, target);
+    const DeviceBranch branch;
+    const int64_t before = core::num_host_copies();
+    const Waits waits;
+    const auto found = core::score_tokens(x, head, target);
+    CHECK(Waits::count() == 0);
+    CHECK(core::num_host_copies() == before + 1);
+    CHECK(found.log_prob.scalar_type() == at::kDouble);
+    CHECK(error_of(found.log_prob, expected.log_prob) < bound);
+    CHECK(at::equal(found.likeliest, expected.likeliest));
+    CHECK(found.likeliest.sum().item<int64_t>() >= 200);
+  }
+}
+
 TEST_CASE("Device branch: optimizer updates equal the CPU's", "[core-device]") {
   for (const auto& [dtype, bound] : {std::pair{at::kDouble, 1e-13}, {at::kFloat, 1e-6}}) {
     const auto grad = random({1000}, dtype);

@@ -120,6 +120,42 @@ TEST_CASE("Device branch: a model of grouped-query attention trains alike", "[mo
   check_alike(train(c, mesh), expected, 1e-10);
 }
 
+TEST_CASE("Device branch: packed sequences equal the CPU's, at a depth without tokens too",
+          "[moe-device]") {
+  const auto mesh = distributed::make_local_mesh();
+  using Runs = std::vector<core::AttentionLayout::Run>;
+  // Two prediction modules: the second of these layouts leaves none of them a token.
+  for (const auto& [tokens, runs] :
+       {std::pair{9, Runs{{0, 0, 5, 0}, {0, 5, 4, 0}}}, {2, Runs{{0, 0, 1, 0}, {0, 1, 1, 0}}}}) {
+    const core::AttentionLayout layout{1, tokens, runs, false, {}};
+    const auto ids = at::randint(0, 61, {1, tokens}, at::kLong);
+    const auto run = [&, tokens = tokens](bool recompute) {
+      moe::Transformer model(tiny_model(), mesh.ep, 7, at::kDouble);
+      const auto out = model.forward(ids, layout, {true, recompute, true});
+      REQUIRE(out.mtp_hidden.size() == 2);
+      CHECK(out.mtp_hidden[0].size(1) == std::max(0, tokens - 2));
+      auto loss = out.hidden.square().sum() + out.sequence_loss;
+      for (const auto& hidden : out.mtp_hidden) loss = loss + hidden.square().sum();
+      loss.backward();
+      std::vector<at::Tensor> all{loss.detach()};
+      for (const auto& parameter : model.parameters())
+        all.push_back(parameter.value.grad().defined() ? parameter.value.grad()
+                                                       : at::zeros_like(parameter.value));
+      return all;
+    };
+    const auto expected = run(false);
+    const DeviceBranch branch;
+    for (const bool recompute : {false, true}) {
+      INFO(tokens << " tokens, recompute " << recompute);
+      const auto found = run(recompute);
+      for (size_t i = 0; i < found.size(); ++i) {
+        INFO("result " << i);
+        CHECK(error_of(found[i], expected[i]) < 1e-10);
+      }
+    }
+  }
+}
+
 TEST_CASE("Device branch: a step waits for the device where it must and nowhere else",
           "[moe-device]") {
   const auto mesh = distributed::make_local_mesh();

@@ -4,10 +4,13 @@
 #include "distributed/sharded_optimizer.h"
 #include "moe/model_state.h"
 #include "rl/grpo_step.h"
+#include "rl/log_likelihood.h"
 #include "rl/reference_model.h"
+#include "rl/sft_loss.h"
 #include "tests/catch.h"
 #include "tests/core/gradients.h"
 #include "tests/rl/policy_fakes.h"
+#include "tests/rl/sft_examples.h"
 
 using namespace cohort;
 using namespace cohort::tests;
@@ -136,5 +139,69 @@ TEST_CASE("Device branch: mismatches of a replay are brought home by settle", "[
     pass.replay->settle();
     CHECK(pass.replay->mismatched >= 1);
     CHECK(!pass.replay->pending.defined());
+  }
+}
+
+TEST_CASE("Device branch: SFT steps equal the CPU's, and wait where they must", "[rl-device]") {
+  const ScratchFolder folder;
+  const core::Tokenizer tokenizer = chat_tokenizer();
+  std::vector<rl::SftFile> files;
+  files.emplace_back(folder.write("x.jsonl", made_up_examples(12, 1)), format_of(tokenizer), 64);
+  const auto rows = rl::pack_rows(files, 64);
+  const auto counts = rl::count_rows(files, rows, 2);
+  const auto mesh = distributed::make_local_mesh();
+  auto config = tiny_model();
+  config.vocab_size = 280;
+  const auto passes = static_cast<int64_t>(rows.size());
+  REQUIRE(passes > 1);
+  struct Result {
+    std::vector<double> numbers;
+    int64_t copies, waits, layers;
+  };
+  const auto train = [&](bool recompute) -> Result {
+    moe::Transformer model(config, mesh.ep, 3, at::kDouble);
+    distributed::ShardedOptimizer optimizer(model.parameters(), mesh, {});
+    const auto loss = [&](int64_t i) {
+      const auto batch = rl::make_sft_batch(files, {&rows[static_cast<size_t>(i)], 1}, 2);
+      return rl::sft_loss(model, batch, counts.targets, 0.3, recompute);
+    };
+    Result result;
+    for (int step = 0; step < 3; ++step) {
+      const int64_t before = core::num_host_copies();
+      const Waits waits;
+      const auto report = moe::train_step(model, optimizer, mesh, passes, loss, {1e-3, 0.01});
+      result.waits = Waits::count();
+      result.copies = core::num_host_copies() - before;
+      result.layers = static_cast<int64_t>(report.loads.size());
+      for (const double number : {report.loss, report.update.grad_norm, report.max_violation})
+        result.numbers.push_back(number);
+      for (const auto& [name, value] : report.parts) result.numbers.push_back(value);
+    }
+    return result;
+  };
+  const Result expected = train(false);
+  const DeviceBranch branch;
+  for (const bool recompute : {false, true}) {
+    const Result found = train(recompute);
+    for (size_t i = 0; i < expected.numbers.size(); ++i)
+      CHECK(found.numbers[i] == Approx(expected.numbers[i]).epsilon(1e-10).margin(1e-12));
+    CHECK(found.waits == 0);
+    CHECK(found.copies == found.layers * passes + 3);
+  }
+}
+
+TEST_CASE("Device branch: likelihoods equal the CPU's", "[rl-device]") {
+  const auto mesh = distributed::make_local_mesh();
+  for (const auto& config : {policy_model(), grouped_query_model()}) {
+    moe::Transformer model(config, mesh.ep, 3, at::kDouble);
+    const std::vector<rl::LikelihoodRequest> requests{
+        {{3, 9, 4}, {7, 1}}, {{5}, {2, 17, 8, 9, 11, 30}}, {{1, 2, 3, 4, 5, 6, 7}, {8}}};
+    const auto expected = rl::log_likelihoods(model, mesh, requests, 6);
+    const DeviceBranch branch;
+    const auto found = rl::log_likelihoods(model, mesh, requests, 6);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      CHECK(found[i].log_prob == Approx(expected[i].log_prob).epsilon(1e-6));
+      CHECK(found[i].likeliest == expected[i].likeliest);
+    }
   }
 }

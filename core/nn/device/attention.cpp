@@ -82,6 +82,8 @@ at::Tensor attention(const AttentionInputs& in,
   }
   k = for_each_query_head(k, H);
   v = for_each_query_head(v, H);
+  // No token at all, as at a depth of prediction that no sequence reaches: still in the graph.
+  if (layout.runs.empty()) return at::cat({v, q, k}, 3).narrow(3, 0, v.size(3));
   if (layout.one_run_a_row) return causal(q, k, v, scale).contiguous();
   std::vector<at::Tensor> out;
   for (const auto& run : layout.runs) {
