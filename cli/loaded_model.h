@@ -18,10 +18,11 @@ struct ModelOptions {
   std::string path;
   int ep = 1;
   std::string precision = "fp32";
+  std::string device = "auto";
   std::string quantize = "none";
   int64_t quantize_group = 128;
 
-  /// --model, --ep, --precision, --quantize, --quantize-group.
+  /// --model, --ep, --precision, --device, --quantize, --quantize-group.
   void add_to(CLI::App& app);
   /// What --quantize asks for; nothing for none.
   std::optional<core::QuantizeOptions> quantization() const;

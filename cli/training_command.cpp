@@ -6,6 +6,7 @@
 #include "core/base/log.h"
 #include "core/config/parse.h"
 #include "distributed/communicator.h"
+#include "distributed/device_choice.h"
 #include "distributed/launch.h"
 
 namespace cohort::cli {
@@ -47,6 +48,7 @@ Run add_training_command(CLI::App& app, Train train) {
     }
     core::setup_logging(distributed::world_rank(), distributed::world_size());
     distributed::set_collective_timeout(config.run.timeout_s);
+    distributed::set_run_device(distributed::choose_device(config.run.device));
     train(config, options->resume);
     return 0;
   };

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <optional>
 
+#include "core/base/device_branch.h"
 #include "core/base/error.h"
 #include "core/base/rng.h"
 #include "core/nn/kernel_types.h"
@@ -345,16 +346,18 @@ struct Generator::State {
     if (!prefixes.empty()) {
       std::vector<int64_t> last;
       for (const auto& [prefix, row] : prefixes) last.push_back(row);
-      const at::Tensor chosen = hidden.index_select(0, at::tensor(last, at::kLong));
+      const at::Tensor chosen =
+          hidden.index_select(0, at::tensor(last, at::kLong).to(hidden.device()));
       for (int64_t i = 0; i < chosen.size(0); i += at_once) {
         const int64_t count = std::min(at_once, chosen.size(0) - i);
-        const at::Tensor logits = core::linear(chosen.narrow(0, i, count), head);
+        const at::Tensor logits = core::to_host(core::linear(chosen.narrow(0, i, count), head));
         for (int64_t j = 0; j < count; ++j) prefixes[i + j].first->logits = logits[j].clone();
       }
     }
     for (int64_t i = 0; i < static_cast<int64_t>(decoding.size()); i += at_once) {
       const int64_t count = std::min<int64_t>(at_once, decoding.size() - i);
-      const at::Tensor logits = core::linear(hidden.narrow(0, first_decoding + i, count), head);
+      const at::Tensor logits =
+          core::to_host(core::linear(hidden.narrow(0, first_decoding + i, count), head));
       std::vector<Draw> draws;
       for (int64_t j = 0; j < count; ++j) draws.push_back({decoding[i + j], logits[j]});
       draw(draws);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/base/device_branch.h"
 #include "core/nn/cross_entropy.h"
 
 namespace cohort::rl {
@@ -39,7 +40,7 @@ moe::LossTerms sft_loss(moe::Transformer& model,
 double sft_nats(moe::Transformer& model, const SftBatch& batch) {
   at::NoGradGuard no_grad;
   const auto out = model.forward(batch.input_ids, batch.layout, moe::PassOptions{});
-  return cross_entropy_sum(model, out.hidden, batch.targets[0]).item<double>();
+  return core::host_value(cross_entropy_sum(model, out.hidden, batch.targets[0]));
 }
 
 }  // namespace cohort::rl

@@ -230,13 +230,11 @@ void check_rl(const Config& config, const Origins& origins) {
 
 void check_device(const Config& config, const Origins& origins) {
   if (config.run.device != "cuda") return;
-  const std::string where = origins.blame({"run.device"});
+  // Whether each rank has a GPU is seen once all ranks are up (distributed/device_choice.h).
   COHORT_CHECK_INPUT(at::CUDAHooksRegistry()->Has("CUDAHooks"),
-                     "{}: this binary was built without CUDA; use run.device=cpu or auto",
-                     where);
-  COHORT_CHECK_INPUT(at::detail::getCUDAHooks().hasCUDA(),
-                     "{}: no CUDA device is visible on this machine; use run.device=cpu or auto",
-                     where);
+                     "{}: this binary was built without CUDA; use run.device=cpu or auto, or build "
+                     "the preset cuda",
+                     origins.blame({"run.device"}));
 }
 
 }  // namespace

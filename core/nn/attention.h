@@ -24,6 +24,9 @@ struct AttentionLayout {
   };
   std::vector<Run> runs;
   bool one_run_a_row = true;
+  at::Tensor
+      position{};  ///< int64 [B S] of each token, where the tokens are: for the device branch
+                   ///< (core/nn/device/attention.h), which makes its own when undefined.
 };
 /// document_id [B, S] int64 or undefined (one document a row).
 AttentionLayout attention_layout(int64_t batch, int64_t seq_len, const at::Tensor& document_id);
@@ -47,6 +50,9 @@ struct DecodeLayout {
   at::Tensor first_span;  ///< int64 [T + 1]: token t sees spans [first_span[t], first_span[t + 1]),
                           ///< position + 1 rows, its own the last. Rows written by the same pass
                           ///< are visible.
+  /// For the device branch alone, filled in by device::prepare: position and slot where the tokens
+  /// are, and int64 [T, longest] the cache row of each visible token, -1 beyond them.
+  at::Tensor device_position{}, device_slot{}, device_rows{};
 };
 
 /// Elements that a decoding pass may read beyond the last row of a layer's cache.
