@@ -1,7 +1,8 @@
-// The device kernels: microseconds, GB/s, and the share of what a device copy reaches, one JSON
-// line a kernel and shape. Each run is timed by itself, after 256 MB of writes that empty the
-// second-level cache, and the median of 21 counts. Bytes are those that must move, each once.
-// Without a GPU it says so and runs nothing.
+// The device kernels: microseconds, GB/s and the share of what a device copy reaches, or TFLOP/s
+// and the share of what the tensor cores do in bf16 at the top clock, one JSON line a kernel and
+// shape. Each run is timed by itself, after 256 MB of writes that empty the second-level cache, and
+// the median of 21 counts. Bytes are those that must move, each once. Without a GPU it says so and
+// runs nothing.
 //   build/bench/kernels
 #include <cstdio>
 #ifndef __CUDACC__
@@ -17,6 +18,9 @@ int main() {
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/attention_backward.cuh"
+#include "kernels/cuda/attention_decode.cuh"
+#include "kernels/cuda/attention_forward.cuh"
 #include "kernels/cuda/dispatch.cuh"
 #include "kernels/cuda/elementwise.cuh"
 #include "kernels/cuda/rms_norm.cuh"
@@ -57,6 +61,11 @@ class Buffer {
     fill_kernel<<<static_cast<unsigned>((n + 255) / 256), 256> > >(p_, n, seed);
     check(cudaGetLastError(), "filling device memory");
   }
+  explicit Buffer(const std::vector<T>& values) {
+    const size_t bytes = values.size() * sizeof(T);
+    check(cudaMalloc(&p_, bytes), "allocating device memory");
+    check(cudaMemcpy(p_, values.data(), bytes, cudaMemcpyHostToDevice), "filling device memory");
+  }
   ~Buffer() { cudaFree(p_); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
@@ -72,6 +81,11 @@ class Bench {
     cudaDeviceProp properties;
     check(cudaGetDeviceProperties(&properties, 0), "reading the device's name");
     device_ = properties.name;
+    int kilohertz = 0;
+    check(cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, 0), "reading the clock");
+    // Dense bf16 FLOPs a clock and multiprocessor of sm_80 and of sm_90.
+    const double flops = properties.major >= 9 ? 4096 : 2048;
+    tensor_limit_ = flops * properties.multiProcessorCount * kilohertz / 1e9;
     check(cudaEventCreate(&begin_), "making an event");
     check(cudaEventCreate(&end_), "making an event");
     const size_t bytes = size_t{1} << 30;
@@ -80,7 +94,7 @@ class Bench {
       check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, nullptr), "copying");
     });
     limit_ = 2.0 * static_cast<double>(bytes) / us / 1e3;
-    print("copy 1 GiB", us, limit_);
+    print("copy 1 GiB", us, limit_, limit_, "GB/s");
   }
   ~Bench() {
     cudaEventDestroy(begin_);
@@ -89,7 +103,11 @@ class Bench {
 
   void run(const std::string& name, double bytes, const std::function<void()>& work) {
     const double us = microseconds(work);
-    print(name, us, bytes / us / 1e3);
+    print(name, us, bytes / us / 1e3, limit_, "GB/s");
+  }
+  void compute(const std::string& name, double flops, const std::function<void()>& work) {
+    const double us = microseconds(work);
+    print(name, us, flops / us / 1e6, tensor_limit_, "TFLOP/s");
   }
 
  private:
@@ -108,15 +126,17 @@ class Bench {
     std::sort(times.begin(), times.end());
     return times[kRuns / 2] * 1e3;
   }
-  void print(const std::string& name, double us, double rate) const {
+  void print(
+      const std::string& name, double us, double rate, double limit, const char* unit) const {
     std::printf(
-        "{\"name\":\"%s\",\"ours\":%.1f,\"peer\":null,\"ratio\":null,\"unit\":\"GB/s\","
+        "{\"name\":\"%s\",\"ours\":%.1f,\"peer\":null,\"ratio\":null,\"unit\":\"%s\","
         "\"microseconds\":%.1f,\"limit\":%.1f,\"ratio_to_limit\":%.3f,\"device\":\"%s\"}\n",
         name.c_str(),
         rate,
+        unit,
         us,
-        limit_,
-        rate / limit_,
+        limit,
+        rate / limit,
         device_.c_str());
     std::fflush(stdout);
   }
@@ -124,7 +144,7 @@ class Bench {
   Buffer<float> flush_;
   std::string device_;
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
-  double limit_ = 0;
+  double limit_ = 0, tensor_limit_ = 0;
 };
 
 std::string shape_name(std::initializer_list<int64_t> sizes, const char* type) {
@@ -165,6 +185,60 @@ void dispatch(Bench& bench, const RouterShape& shape, int64_t D, const char* typ
   bench.run("combine_rows_backward" + sizes, row * (T + 2 * pairs), [&] {
     combine_rows_backward<Row>(tokens, rows, place_of, gate, T, K, D, d_rows, d_gate, nullptr);
   });
+}
+
+/// Documents of n tokens, 16384 tokens in all. FLOPs are the least: 2 (qk + v) and 2 (3 qk + 2 v) a
+/// head, query and visible key.
+void attention(Bench& bench, int64_t n, int64_t heads, int64_t kv_heads, int64_t qk, int64_t v) {
+  AttentionProblem p;
+  p.num_tokens = 16384, p.num_runs = p.num_tokens / n, p.longest_run = n;
+  p.heads = heads, p.kv_heads = kv_heads, p.qk_dim = qk, p.v_dim = v;
+  p.scale = 0.1f;
+  std::vector<int64_t> starts;
+  for (int64_t r = 0; r <= p.num_runs; ++r) starts.push_back(r * n);
+  const Buffer<int64_t> run_start(starts);
+  p.run_start = run_start;
+  const int64_t T = p.num_tokens;
+  const Buffer<bf16> q(T * heads * qk, 1), k(T * kv_heads * qk, 2), values(T * kv_heads * v, 3),
+      out(T * heads * v), d_out(T * heads * v, 4), d_q(T * heads * qk), d_k(T * kv_heads * qk),
+      d_v(T * kv_heads * v);
+  const Buffer<float> lse(T * heads),
+      workspace(static_cast<int64_t>(attention_backward_workspace(p)) / 4);
+  const double pairs = static_cast<double>(T * heads) * static_cast<double>(n + 1) / 2;
+  const std::string sizes = shape_name({p.num_runs, n, heads, kv_heads, qk, v}, "bf16");
+  bench.compute("attention_forward" + sizes, 2.0 * (qk + v) * pairs, [&] {
+    attention_forward(p, q, k, values, out, lse, nullptr);
+  });
+  bench.compute("attention_backward" + sizes, 2.0 * (3 * qk + 2 * v) * pairs, [&] {
+    attention_backward(
+        p, q, k, values, out, lse, d_out, d_q, d_k, d_v, static_cast<float*>(workspace), nullptr);
+  });
+}
+
+/// A token of each of `sequences` over n rows of its cache, in blocks of 64 that lie anywhere.
+/// Bytes are the rows', once.
+void decode(Bench& bench, int64_t sequences, int64_t n, int64_t heads) {
+  DecodeAttentionProblem p;
+  p.queries = sequences, p.heads = heads, p.longest = n;
+  const int64_t blocks = sequences * n / 64;
+  std::vector<int64_t> spans, first_span{0}, position(sequences, n - 1);
+  for (int64_t s = 0; s < sequences; ++s) {
+    for (int64_t b = 0; b < n / 64; ++b) {
+      spans.push_back((s * (n / 64) + b) * 7919 % blocks * 64);
+      spans.push_back(64);
+    }
+    first_span.push_back(static_cast<int64_t>(spans.size() / 2));
+  }
+  const Buffer<int64_t> on_spans(spans), on_first(first_span), on_position(position);
+  p.spans = on_spans, p.first_span = on_first, p.position = on_position;
+  p.scale = 0.1f;
+  const Buffer<bf16> q(sequences * heads * p.row, 1), cache(blocks * 64 * p.row, 2),
+      out(sequences * heads * p.latent_dim);
+  const Buffer<float> workspace(static_cast<int64_t>(attention_decode_workspace(p)) / 4);
+  bench.run(
+      "attention_decode" + shape_name({sequences, n, heads}, "bf16"),
+      2.0 * static_cast<double>(sequences * n * p.row),
+      [&] { attention_decode<bf16>(p, q, cache, out, static_cast<float*>(workspace), nullptr); });
 }
 
 template <class T>
@@ -247,6 +321,10 @@ int main() {
     const RouterShape small{32768, 64, 6, 1, 1, Scoring::kSoftmax, false, 1.0f};
     dispatch<bf16>(bench, small, 2048, "bf16");
     dispatch<float>(bench, small, 2048, "fp32");
+    for (const int64_t n : {1024, 4096, 16384}) attention(bench, n, 128, 128, 192, 128);
+    attention(bench, 4096, 32, 8, 128, 128);
+    attention(bench, 4096, 32, 8, 64, 64);
+    for (const int64_t heads : {16, 128}) decode(bench, 64, 4096, heads);
     rows<bf16>(bench, "bf16");
     rows<float>(bench, "fp32");
   } catch (const std::exception& error) {

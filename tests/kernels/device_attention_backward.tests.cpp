@@ -3,7 +3,7 @@
 
 using namespace cohort::tests;
 using namespace cohort::tests::emulated;
-namespace emulated = cohort::kernels::emulated;
+namespace device = cohort::kernels::emulated;
 
 namespace {
 
@@ -13,7 +13,7 @@ Bytes bytes_of_gradients(const BackwardResult& is) { return bytes_of(is.d_q, is.
 void check_gradients(const AttentionCase& c) {
   const AttentionReference want(c);
   const auto forward =
-      run_forward([](auto... arguments) { emulated::attention_forward(arguments...); }, c);
+      run_forward([](auto... arguments) { device::attention_forward(arguments...); }, c);
   BackwardResult is;
   check_every_order([&] {
     is = run_backward(c, forward);

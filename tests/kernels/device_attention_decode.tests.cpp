@@ -7,8 +7,8 @@
 
 #include "tests/kernels/device_runs.h"
 
-using namespace cohort::kernels;
 using namespace cohort::kernels::emulated;
+namespace host = cohort::kernels::host;
 
 namespace {
 
