@@ -8,6 +8,7 @@
 #include "core/base/error.h"
 #include "core/nn/kernel_types.h"
 #include "kernels/cpu/dispatch.h"
+#include "moe/device/dispatch.h"
 
 namespace cohort::moe {
 namespace {
@@ -16,8 +17,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 at::Tensor gather(const at::Tensor& rows, const at::Tensor& index, int64_t divisor) {
-  if (core::takes_device_branch(rows))
-    return rows.index_select(0, divisor == 1 ? index : index.floor_divide(divisor));
+  if (core::takes_device_branch(rows)) return device::gather(rows, index, divisor);
   at::Tensor result = at::empty({index.numel(), rows.size(1)}, rows.options());
   core::with_kernel_type("dispatch", rows, [&]<class Row>(Row) {
     kernels::gather_rows(core::elements<Row>(rows),
@@ -31,8 +31,8 @@ at::Tensor gather(const at::Tensor& rows, const at::Tensor& index, int64_t divis
 }
 
 at::Tensor scatter(const at::Tensor& rows, const at::Tensor& index) {
+  if (core::takes_device_branch(rows)) return device::scatter(rows, index);
   at::Tensor result = at::empty_like(rows);
-  if (core::takes_device_branch(rows)) return result.index_copy_(0, index, rows);
   core::with_kernel_type("dispatch", rows, [&]<class Row>(Row) {
     kernels::scatter_rows(core::elements<Row>(rows),
                           core::elements<int64_t>(index),
@@ -60,18 +60,9 @@ at::Tensor from_experts(const at::Tensor& rows, const DispatchPlan& plan) {
   return pairs;
 }
 
-/// The rows of each token [T, K, D] in the dtype of sums: for the device branch.
-at::Tensor rows_of_tokens(const at::Tensor& pairs, const DispatchPlan& plan) {
-  return pairs.index_select(0, plan.place_of)
-      .view({plan.T, plan.K, pairs.size(1)})
-      .to(core::sum_dtype(pairs.scalar_type()));
-}
-
 at::Tensor sum_pairs(const at::Tensor& pairs, const at::Tensor& gate, const DispatchPlan& plan) {
-  if (core::takes_device_branch(pairs)) {
-    const at::Tensor rows = rows_of_tokens(pairs, plan);
-    return (gate.defined() ? rows * gate.unsqueeze(-1) : rows).sum(1).to(pairs.scalar_type());
-  }
+  if (core::takes_device_branch(pairs))
+    return device::combine(pairs, gate, plan.place_of, plan.T, plan.K);
   at::Tensor result = at::empty({plan.T, pairs.size(1)}, pairs.options());
   core::with_kernel_type("combine", pairs, [&]<class Row>(Row) {
     kernels::combine_rows(core::elements<Row>(pairs),
@@ -123,12 +114,8 @@ struct CombineFunction : torch::autograd::Function<CombineFunction> {
     const DispatchPlan& plan = saved_plan(context);
     const at::Tensor d_out = gradients[0].contiguous();
     if (core::takes_device_branch(pairs)) {
-      const at::Tensor d_sum = d_out.to(gate.scalar_type()).unsqueeze(1);
-      const at::Tensor d_rows = (gate.unsqueeze(-1) * d_sum).to(pairs.scalar_type());
-      const at::Tensor d_pairs =
-          at::empty_like(pairs).index_copy_(0, plan.place_of, d_rows.flatten(0, 1));
-      const at::Tensor d_gate = (rows_of_tokens(pairs, plan) * d_sum).sum(-1);
-      return {to_experts(d_pairs, plan), d_gate, at::Tensor()};
+      const auto gradient = device::combine_backward(d_out, pairs, gate, plan.place_of);
+      return {to_experts(gradient.d_pairs, plan), gradient.d_gate, at::Tensor()};
     }
     at::Tensor d_pairs = at::empty_like(pairs), d_gate = at::empty_like(gate);
     core::with_kernel_type("combine", pairs, [&]<class Row>(Row) {
@@ -145,15 +132,6 @@ struct CombineFunction : torch::autograd::Function<CombineFunction> {
     return {to_experts(d_pairs, plan), d_gate, at::Tensor()};
   }
 };
-
-/// The stable sort of kernels::sort_pairs where the pairs are.
-void sort_on_device(const at::Tensor& expert, int64_t num_experts, DispatchPlan& plan) {
-  const at::Tensor flat = expert.reshape({-1});
-  plan.pair_at = std::get<1>(flat.sort(/*stable=*/true, /*dim=*/0, /*descending=*/false));
-  plan.place_of =
-      at::empty_like(flat).scatter_(0, plan.pair_at, at::arange(flat.numel(), flat.options()));
-  plan.load_E = at::zeros({num_experts}, flat.options()).scatter_add_(0, flat, at::ones_like(flat));
-}
 
 void sort_on_cpu(const at::Tensor& expert, int64_t num_experts, DispatchPlan& plan) {
   const int64_t num_pairs = expert.numel();
@@ -179,10 +157,14 @@ DispatchPlanPtr plan_dispatch(const at::Tensor& expert_TK,
   const int64_t ranks = ep->size(), local = num_experts / ranks;
   COHORT_CHECK(
       local * ranks == num_experts, "{} experts do not spread over {} ranks", num_experts, ranks);
-  if (core::takes_device_branch(expert_TK))
-    sort_on_device(expert_TK, num_experts, *plan);
-  else
+  if (core::takes_device_branch(expert_TK)) {
+    auto sorted = device::sort_pairs(expert_TK, num_experts);
+    plan->pair_at = std::move(sorted.pair_at);
+    plan->place_of = std::move(sorted.place_of);
+    plan->load_E = std::move(sorted.load_E);
+  } else {
     sort_on_cpu(expert_TK, num_experts, *plan);
+  }
   // The one copy that a layer's pass waits for: how many rows go where.
   const at::Tensor load_on_host = core::to_host(plan->load_E);
   const int64_t* load = load_on_host.const_data_ptr<int64_t>();

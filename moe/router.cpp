@@ -5,20 +5,13 @@
 #include "core/base/device_branch.h"
 #include "core/base/error.h"
 #include "kernels/cpu/router.h"
+#include "moe/device/router.h"
 
 namespace cohort::moe {
 namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-struct RouterShape {
-  kernels::TopKShape top;
-  kernels::Scoring scoring;
-  int64_t rows;
-  bool normalise;
-  double scale;
-};
 
 void save_shape(AutogradContext* context, const RouterShape& shape) {
   auto& saved = context->saved_data;
@@ -121,56 +114,6 @@ struct RouterFunction : torch::autograd::Function<RouterFunction> {
   }
 };
 
-/// The choice of kernels::choose_experts (kernels/cpu/router.h).
-at::Tensor chosen_on_device(const at::Tensor& choice_TE, const kernels::TopKShape& top) {
-  const double least = -std::numeric_limits<double>::infinity();
-  at::Tensor choice = choice_TE.masked_fill(choice_TE.isnan(), least);
-  // A stable sort gives ties to the lower index.
-  const auto best = [](const at::Tensor& values, int64_t count) {
-    return std::get<1>(values.sort(/*stable=*/true, /*dim=*/-1, /*descending=*/true))
-        .narrow(-1, 0, count);
-  };
-  if (top.groups_kept < top.num_groups) {
-    const int64_t size = top.E / top.num_groups;
-    const at::Tensor grouped = choice.view({top.T, top.num_groups, size});
-    const at::Tensor worth = std::get<0>(grouped.topk(std::min<int64_t>(2, size), -1)).sum(-1);
-    const at::Tensor kept = at::zeros(worth.sizes(), worth.options().dtype(at::kBool))
-                                .scatter_(1, best(worth, top.groups_kept), true);
-    choice = grouped.masked_fill(kept.logical_not().unsqueeze(-1), least).flatten(1);
-  }
-  return std::get<0>(best(choice, top.K).sort(-1)).contiguous();
-}
-
-/// The device branch: differentiable through LibTorch.
-Routing route_on_device(const at::Tensor& logits_TE,
-                        const at::Tensor& bias_E,
-                        const at::Tensor& given_TK,
-                        const RouterShape& shape) {
-  const auto& top = shape.top;
-  const at::Tensor scores =
-      shape.scoring == kernels::Scoring::kSoftmax ? logits_TE.softmax(-1) : logits_TE.sigmoid();
-  at::Tensor expert = given_TK;
-  if (!expert.defined()) {
-    const at::Tensor plain = scores.detach();
-    expert = chosen_on_device(bias_E.defined() ? plain + bias_E : plain, top);
-  }
-  at::Tensor gate = scores.gather(1, expert);
-  if (shape.normalise) gate = gate / (gate.sum(-1, /*keepdim=*/true) + 1e-20);
-  gate = gate * shape.scale;
-  if (shape.rows == 0 || top.T == 0) return {expert, gate, (scores * 0).sum()};
-  const int64_t S = top.T / shape.rows;
-  const at::Tensor ones = at::ones({1}, scores.options().requires_grad(false));
-  const at::Tensor times =
-      at::zeros({shape.rows, top.E}, ones.options())
-          .scatter_add_(
-              1, expert.view({shape.rows, S * top.K}), ones.expand({shape.rows, S * top.K}));
-  const at::Tensor f =
-      times * (static_cast<double>(top.E) / static_cast<double>(std::max<int64_t>(1, top.K * S)));
-  const at::Tensor share = scores / scores.sum(-1, /*keepdim=*/true);
-  const at::Tensor mean = share.view({shape.rows, S, top.E}).mean(1);
-  return {expert, gate, (f * mean).sum()};
-}
-
 }  // namespace
 
 Routing route(const at::Tensor& logits_TE,
@@ -187,7 +130,7 @@ Routing route(const at::Tensor& logits_TE,
       config.norm_topk_prob,
       config.routed_scaling_factor};
   if (core::takes_device_branch(logits_TE))
-    return route_on_device(logits_TE, bias_E, expert_TK, shape);
+    return device::route(logits_TE, bias_E, expert_TK, shape);
   auto out = RouterFunction::apply(logits_TE, FixedInputs{bias_E, expert_TK}, shape);
   return {out[0], out[1], out[2]};
 }

@@ -151,8 +151,10 @@ at::Tensor Transformer::embed(const at::Tensor& ids) const {
 }
 
 core::AttentionLayout Transformer::placed(core::AttentionLayout layout) const {
-  if (core::takes_device_branch(embedding_.value))
+  if (core::takes_device_branch(embedding_.value)) {
     layout.position = core::device::positions(layout, device_);
+    layout.run_start = core::device::run_starts(layout, device_);
+  }
   return layout;
 }
 
@@ -266,7 +268,12 @@ at::Tensor Transformer::decode(const at::Tensor& tokens,
   at::NoGradGuard no_grad;
   const int64_t T = tokens.size(0);
   core::DecodeLayout layout = given;
-  if (core::takes_device_branch(embedding_.value)) core::device::prepare(layout, device_);
+  if (core::takes_device_branch(embedding_.value)) {
+    const bool for_kernel = config_.uses_mla() && !cache.layers.empty() &&
+                            core::device::has_decode_kernel(
+                                cache.layers[0], config_.kv_lora_rank, config_.qk_rope_head_dim);
+    core::device::prepare(layout, device_, for_kernel);
+  }
   const core::RopeTable& rope = rope_table(T > 0 ? layout.position.max().item<int64_t>() + 1 : 1);
   at::Tensor x = embed(tokens);
   std::vector<at::Tensor> experts;
