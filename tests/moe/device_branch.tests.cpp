@@ -150,7 +150,9 @@ TEST_CASE("Device branch: packed sequences equal the CPU's, at a depth without t
       const auto found = run(recompute);
       for (size_t i = 0; i < found.size(); ++i) {
         INFO("result " << i);
-        CHECK(error_of(found[i], expected[i]) < 1e-10);
+        // Gradients that are zero but for rounding have no relative error.
+        const double apart = (found[i] - expected[i]).abs().max().item<double>();
+        CHECK((apart < 1e-12 || error_of(found[i], expected[i]) < 1e-10));
       }
     }
   }

@@ -90,7 +90,8 @@ TEST_CASE("Device kernels: training steps in fp32 equal the CPU's", "[moe-kernel
     const Trained found = train(c, mesh);
     check_alike(found, expected, 2e-5);
     CHECK(kernels.calls<&DeviceTable::route>() > 0);
-    CHECK(kernels.calls<&DeviceTable::route_backward>() > 0);
+    // A layer computed anew is told its experts, which is LibTorch's part.
+    CHECK((kernels.calls<&DeviceTable::route_backward>() > 0) == !recompute);
     // The same waits as LibTorch's operations have.
     const auto layers = static_cast<int64_t>(found.loads.size());
     CHECK(found.copies == layers * c.rows / c.micro_batch + 3);
