@@ -39,17 +39,19 @@ __device__ float uniform(uint64_t i) {
   i = (i ^ i >> 27) * 0x94d049bb133111ebu;
   return static_cast<float>((i ^ i >> 31) >> 40) * (2.0f / (1 << 24)) - 1.0f;
 }
-__global__ void fill_kernel(float* p, int64_t n, uint64_t seed) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x;
-  if (i < n) p[i] = uniform(i + seed * 0x9e3779b97f4a7c15u);
+__device__ void set_value(float& to, int64_t i, uint64_t seed) {
+  to = uniform(static_cast<uint64_t>(i) + seed * 0x9e3779b97f4a7c15u);
 }
-__global__ void fill_kernel(bf16* p, int64_t n, uint64_t seed) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x;
-  if (i < n) p[i] = __float2bfloat16_rn(uniform(i + seed * 0x9e3779b97f4a7c15u));
+__device__ void set_value(bf16& to, int64_t i, uint64_t seed) {
+  to = __float2bfloat16_rn(uniform(static_cast<uint64_t>(i) + seed * 0x9e3779b97f4a7c15u));
 }
-__global__ void fill_kernel(int64_t* p, int64_t n, uint64_t bound) {
+__device__ void set_value(int64_t& to, int64_t i, uint64_t bound) {
+  to = i * 7919 % static_cast<int64_t>(bound);
+}
+template <class T>
+__global__ void fill_kernel(T* p, int64_t n, uint64_t seed) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x;
-  if (i < n) p[i] = (i * 7919) % static_cast<int64_t>(bound);
+  if (i < n) set_value(p[i], i, seed);
 }
 
 /// Device memory with values of its own: uniform in [-1, 1), or places below `seed` for integers.
@@ -58,8 +60,8 @@ class Buffer {
  public:
   explicit Buffer(int64_t n, uint64_t seed = 1) {
     check(cudaMalloc(&p_, static_cast<size_t>(n) * sizeof(T)), "allocating device memory");
-    fill_kernel<<<static_cast<unsigned>((n + 255) / 256), 256> > >(p_, n, seed);
-    check(cudaGetLastError(), "filling device memory");
+    launch(
+        fill_kernel<T>, Grid(static_cast<unsigned>((n + 255) / 256), 256, 0, nullptr), p_, n, seed);
   }
   explicit Buffer(const std::vector<T>& values) {
     const size_t bytes = values.size() * sizeof(T);

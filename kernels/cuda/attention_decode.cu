@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kThreads) split_kernel(
   const auto load = [&](int tile) {
     for (int i = static_cast<int>(threadIdx.x); i < kTile * kPieces; i += kThreads) {
       const int row = tile * kTile + i / kPieces, piece = i % kPieces;
-      const bool there = row < rows;
+      const bool there = row < rows - (kPlanted<Fault::kTail> ? 1 : 0);
       copy_async_or_zero(stage + ((tile % 2 * kTile + i / kPieces) * kRow + piece * N),
                          cache + list[there ? row : 0] * p.row + piece * N,
                          there);

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/cpu/dispatch.h"
+#include "kernels/cuda/attention_decode.cuh"
 #include "kernels/cuda/dispatch.cuh"
 #include "kernels/cuda/elementwise.cuh"
 #include "kernels/cuda/rms_norm.cuh"
@@ -130,4 +131,17 @@ TEST_CASE("An off-by-one in the tail of each row kernel is caught", "[kernels-de
   planted::adamw(&tensor, 1, {0.9f, 1, 0.9f, 0.1f, 0.9f, 0.1f, 1, 1e-8f, -0.1f}, nullptr);
   CHECK(w[3] != 1);
   CHECK(w[4] == 1);
+}
+
+TEST_CASE("An off-by-one in the tail of the decoding kernel is caught", "[kernels-device]") {
+  // A query of zeros weighs all rows alike, so rows of ones give ones.
+  const int64_t rows = 5, row = 288;
+  const std::vector<int64_t> spans = {0, rows}, first_span = {0, 1}, position = {rows - 1};
+  const std::vector<float> q(row, 0), cache(rows * row, 1);
+  planted::DecodeAttentionProblem p;
+  p.queries = 1, p.latent_dim = 256, p.rope_dim = 32, p.row = row, p.longest = rows;
+  p.spans = spans.data(), p.first_span = first_span.data(), p.position = position.data();
+  std::vector<float> out(256), workspace(planted::attention_decode_workspace(p) / 4);
+  planted::attention_decode(p, q.data(), cache.data(), out.data(), workspace.data(), nullptr);
+  CHECK(std::abs(out[0] - 1) > 0.1);
 }
