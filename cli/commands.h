@@ -19,6 +19,7 @@ Run add_tokenizer(CLI::App& app);
 Run add_convert(CLI::App& app);
 Run add_inspect(CLI::App& app);
 Run add_report(CLI::App& app);
+Run add_recipe(CLI::App& app);
 Run add_upcycle(CLI::App& app);
 
 }  // namespace cohort::cli

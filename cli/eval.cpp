@@ -11,6 +11,7 @@
 #include "core/base/log.h"
 #include "core/config/parse.h"
 #include "core/config/values.h"
+#include "core/io/file.h"
 #include "distributed/launch.h"
 #include "rl/components.h"
 #include "rl/evaluate.h"
@@ -23,7 +24,7 @@ using nlohmann::ordered_json;
 struct Arguments {
   ModelOptions model;
   LikelihoodOptions likelihood;
-  std::string config, task, rewards, correct, save;
+  std::string config, task, rewards, correct, save, out;
   std::vector<std::string> overrides;
   int64_t problems = 500, samples = 8;
   uint64_t seed = 1;
@@ -79,12 +80,14 @@ core::Config read_config(const Arguments& arguments) {
   return config;
 }
 
-/// FILE.jsonl for the completions, opened on rank 0 before anything is computed.
-std::ofstream open_save(const std::string& path, const distributed::Mesh& mesh) {
+/// The file of an option, opened on rank 0 before anything is computed.
+std::ofstream open_save(const std::string& path,
+                        const distributed::Mesh& mesh,
+                        const char* option = "--save") {
   std::ofstream file;
   if (path.empty() || mesh.shape.rank != 0) return file;
   file.open(path, std::ios::binary | std::ios::trunc);
-  COHORT_CHECK_INPUT(file.good(), "{}: cannot be written; want a file for --save", path);
+  COHORT_CHECK_INPUT(file.good(), "{}: cannot be written; want a file for {}", path, option);
   return file;
 }
 
@@ -164,6 +167,7 @@ int run(const Arguments& arguments) {
   const auto reward_list = rl::reward_configs(rl.rewards);
   rl::RewardSum rewards(reward_list);
   std::ofstream file = open_save(arguments.save, loaded.mesh);
+  if (!arguments.out.empty()) open_save(arguments.out, loaded.mesh, "--out");
 
   rl::Generator generator(
       loaded.model, &loaded.tokenizer, loaded.mesh.ep, {rl.max_running, rl.cache_tokens, false});
@@ -193,6 +197,8 @@ int run(const Arguments& arguments) {
       std::max(seconds.item<double>(), 1e-9);
   add_quantization(arguments.model, loaded.quantization, result);
   if (loaded.mesh.shape.rank != 0) return 0;
+  add_parameters(loaded.folder, result);
+  if (!arguments.out.empty()) core::write_file(arguments.out, result.dump() + "\n");
   if (arguments.json)
     fmt::print("{}\n", result.dump());
   else
@@ -239,6 +245,7 @@ Run add_eval(CLI::App& app) {
   app.add_option("--seed", arguments->seed, "Of the samples; the problems come from run.seed")
       ->capture_default_str();
   app.add_option("--save", arguments->save, "JSONL file that gets every completion and its scores");
+  app.add_option("--out", arguments->out, "File that gets the JSON object, whatever is printed");
   app.add_flag("--json", arguments->json, "One JSON object instead of text");
   app.add_option("overrides",
                  arguments->overrides,

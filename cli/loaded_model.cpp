@@ -1,6 +1,8 @@
 #include "cli/loaded_model.h"
 
+#include "cli/model_summary.h"
 #include "core/base/error.h"
+#include "core/io/strict_json.h"
 #include "distributed/device_choice.h"
 
 namespace cohort::cli {
@@ -92,6 +94,16 @@ LoadedModel::LoadedModel(const ModelOptions& options)
             mesh.device) {
   rl::load_model_weights(folder, model);
   if (const auto how = options.quantization()) quantization = moe::quantize(model, *how);
+}
+
+void add_parameters(const rl::ModelFolder& folder, nlohmann::ordered_json& json) {
+  std::vector<TensorInfo> tensors;
+  for (const auto& [name, info] : folder.weights->tensors())
+    tensors.push_back({name, info.dtype, info.shape});
+  const ModelSummary summary =
+      summarise(tensors, core::read_strict_json(folder.path + "/config.json"));
+  json["parameters"] = summary.parameters;
+  json["active_parameters"] = summary.active.value_or(summary.parameters);
 }
 
 }  // namespace cohort::cli

@@ -31,6 +31,9 @@ constexpr Subcommand kSubcommands[] = {
      "Tell what a checkpoint holds; --verify checks every byte",
      cohort::cli::add_inspect},
     {"report", "Write a run's page of plots", cohort::cli::add_report},
+    {"recipe",
+     "Run a chain of stages, each once, with one table over all",
+     cohort::cli::add_recipe},
 };
 
 /// Names a first word that is no subcommand; CLI11 alone would ask for one.
