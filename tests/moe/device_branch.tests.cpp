@@ -135,7 +135,9 @@ TEST_CASE("Device branch: packed sequences equal the CPU's, at a depth without t
       REQUIRE(out.mtp_hidden.size() == 2);
       CHECK(out.mtp_hidden[0].size(1) == std::max(0, tokens - 2));
       // Of a normalised row the squares would always sum to the same.
-      auto loss = out.hidden.sin().sum() + out.sequence_loss;
+      auto loss = out.hidden.sin().sum();
+      // Over no token the balance loss has no value, and SFT does not use it.
+      if (tokens > 2) loss = loss + out.sequence_loss;
       for (const auto& hidden : out.mtp_hidden) loss = loss + hidden.sin().sum();
       loss.backward();
       std::vector<at::Tensor> all{loss.detach()};
@@ -151,9 +153,8 @@ TEST_CASE("Device branch: packed sequences equal the CPU's, at a depth without t
       const auto found = run(recompute);
       for (size_t i = 0; i < found.size(); ++i) {
         INFO("result " << i);
-        // Gradients that are zero but for rounding have no relative error.
-        const double apart = (found[i] - expected[i]).abs().max().item<double>();
-        CHECK((apart < 1e-12 || error_of(found[i], expected[i]) < 1e-10));
+        // Not relative: a token that sees itself alone has rounding for a gradient of its queries.
+        CHECK((found[i] - expected[i]).abs().max().item<double>() < 1e-10);
       }
     }
   }
