@@ -32,8 +32,8 @@ RunOrigin find_origin(const core::Config& config,
   if (origin.files.checkpoint) {
     origin.folder = *origin.files.checkpoint;
   } else if (is_new) {
-    origin.folder = std::filesystem::path(tokenizer).parent_path().string();
-    if (origin.folder.empty()) origin.folder = ".";
+    const std::string beside = std::filesystem::path(tokenizer).parent_path().string();
+    origin.folder = beside.empty() ? std::string(1, '.') : beside;
     origin.files.carried = moe::carried_files(origin.folder);
   } else {
     COHORT_CHECK_INPUT(
