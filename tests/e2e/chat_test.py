@@ -76,8 +76,8 @@ check("longer than data.seq_len" in done.stderr, "without a template conversatio
 # {% generation %} tells what is trained, where a template has it.
 marked = model_with("marked", "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% else %}"
                     "{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}{% endif %}{% endfor %}")
-learn("marked", marked, talk)
-check(work.figures("marked") == work.figures("by-pairs"), "{% generation %}: the same tokens, the same loss")
+learn("by-marks", marked, talk)
+check(work.figures("by-marks") == work.figures("by-pairs"), "{% generation %}: the same tokens, the same loss")
 long = work.write("long.jsonl", [{"messages": TALK}] * 4)
 learn("long", chat, long)
 learn("long-marked", marked, long)
