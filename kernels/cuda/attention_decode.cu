@@ -12,55 +12,21 @@
 // Bytes: a row of latent + rope elements once from memory for each 16 heads of a token (from L2 but
 // the first time), and heads x (latent + 2) fp32 written and read for each split: 22 % of the rows'
 // bytes at 128 heads, bf16 and 1024 rows a split. FLOPs: 2 (2 latent + rope) a head and row, on the
-// fp32 units: at few heads the memory is the limit, at 128 heads the arithmetic is; a version on
-// the tensor cores is what would lift that. Launch: 256 threads, splits x ceil(heads / 16) x
-// queries blocks; shared memory 2 x 36 KB + 8 KB.
+// fp32 units: at few heads the memory is the limit, at many the arithmetic would be, and bf16 goes
+// to the tensor cores instead (attention_decode_heads.cu). Launch: 256 threads, splits x ceil(heads
+// / 16) x queries blocks; shared memory 2 x 36 KB + 8 KB.
 #include "kernels/cuda/attention_decode.cuh"
 
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
-#include "kernels/cuda/pieces.cuh"
+#include "kernels/cuda/attention_decode_pieces.cuh"
 
 namespace cohort::kernels::COHORT_DEVICE {
 namespace {
 
 constexpr int kThreads = 256, kHeadsOfWarp = 2, kHeadsOfBlock = kThreads / 32 * kHeadsOfWarp;
-constexpr int kMostRows = 2048;
-constexpr float kLog2E = 1.4426950408889634f;
-
-/// Cache rows of the visible rows [begin, end), by the first warp.
-__device__ inline void list_rows(const int64_t* spans,
-                                 int64_t span,
-                                 int64_t last_span,
-                                 int64_t begin,
-                                 int64_t end,
-                                 int32_t* list) {
-  const int lane = static_cast<int>(threadIdx.x);
-  int64_t before = 0;
-  for (; span < last_span && before < end; span += 32) {
-    const bool there = span + lane < last_span;
-    const int64_t first = there ? spans[2 * (span + lane)] : 0;
-    const int64_t count = there ? spans[2 * (span + lane) + 1] : 0;
-    int64_t through = count;
-#pragma unroll
-    for (unsigned distance = 1; distance < 32; distance *= 2) {
-      const int64_t other = __shfl_up_sync(0xffffffffu, through, distance);
-      if (lane >= static_cast<int>(distance)) through += other;
-    }
-    const int64_t start = before + through - count, stop = before + through;
-    unsigned hits = __ballot_sync(0xffffffffu, count > 0 && start < end && stop > begin);
-    for (; hits != 0; hits &= hits - 1) {
-      const int from = __ffs(static_cast<int>(hits)) - 1;
-      const int64_t shift = __shfl_sync(0xffffffffu, first - start, from);
-      const int64_t low = max(__shfl_sync(0xffffffffu, start, from), begin);
-      const int64_t high = min(__shfl_sync(0xffffffffu, stop, from), end);
-      for (int64_t r = low + lane; r < high; r += 32)
-        list[r - begin] = static_cast<int32_t>(r + shift);
-    }
-    before = __shfl_sync(0xffffffffu, stop, 31);
-  }
-}
 
 /// A lane's channels of a row: pieces lane, lane + 32, ... of the latent and its share of the rope.
 template <class T, int kLatent, int kRope>
@@ -90,7 +56,7 @@ __global__ void __launch_bounds__(kThreads) split_kernel(
   constexpr int N = kWide<T>, kRow = kLatent + kRope, kPieces = kRow / N;
   constexpr int kTile = 64 / static_cast<int>(sizeof(T));
   static_assert(kLatent % (32 * N) == 0 && kRope % 32 == 0);
-  COHORT_SHARED(int32_t[kMostRows], list);
+  COHORT_SHARED(int32_t[kMostSplitRows], list);
   T* stage = dynamic_shared<T>();
   const int64_t t = blockIdx.z, begin = blockIdx.x * p.rows_per_split;
   const int64_t end = min(begin + p.rows_per_split, p.position[t] + 1);
@@ -191,8 +157,20 @@ __global__ void combine_splits_kernel(const DecodeAttentionProblem p,
   }
 }
 
-int64_t splits_of(const DecodeAttentionProblem& p) {
-  return (p.longest + p.rows_per_split - 1) / p.rows_per_split;
+template <class T, int kLatent>
+void combine_splits(const DecodeAttentionProblem& p,
+                    const float* sums,
+                    const float2* softmax,
+                    T* out,
+                    Stream stream) {
+  const int64_t splits = splits_of(p);
+  launch(combine_splits_kernel<T, kLatent>,
+         Grid(static_cast<unsigned>(p.queries * p.heads), kLatent / 4, 0, stream),
+         p,
+         splits,
+         sums,
+         softmax,
+         out);
 }
 
 template <class T, int kLatent, int kRope>
@@ -205,6 +183,12 @@ void decode(const DecodeAttentionProblem& p,
   const int64_t splits = splits_of(p);
   float* sums = static_cast<float*>(workspace);
   float2* softmax = reinterpret_cast<float2*>(sums + p.queries * p.heads * splits * kLatent);
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (p.heads > kHeadsOfBlock) {
+      split_many_heads(p, q, cache, sums, softmax, stream);
+      return combine_splits<T, kLatent>(p, sums, softmax, out, stream);
+    }
+  }
   const dim3 blocks(static_cast<unsigned>(splits),
                     static_cast<unsigned>((p.heads + kHeadsOfBlock - 1) / kHeadsOfBlock),
                     static_cast<unsigned>(p.queries));
@@ -215,13 +199,7 @@ void decode(const DecodeAttentionProblem& p,
          cache,
          sums,
          softmax);
-  launch(combine_splits_kernel<T, kLatent>,
-         Grid(static_cast<unsigned>(p.queries * p.heads), kLatent / 4, 0, stream),
-         p,
-         splits,
-         sums,
-         softmax,
-         out);
+  combine_splits<T, kLatent>(p, sums, softmax, out, stream);
 }
 
 }  // namespace
@@ -239,7 +217,8 @@ void attention_decode(const DecodeAttentionProblem& p,
                       void* workspace,
                       Stream stream) {
   if (p.queries == 0) return;
-  if (p.rows_per_split < 1 || p.rows_per_split > kMostRows || !in_wide_pieces<T>(p.row, q, cache))
+  if (p.rows_per_split < 1 || p.rows_per_split > kMostSplitRows ||
+      !in_wide_pieces<T>(p.row, q, cache))
     throw std::invalid_argument("attention_decode: rows of " + std::to_string(p.row) +
                                 " elements, " + std::to_string(p.rows_per_split) + " a split");
   if (p.latent_dim == 512 && p.rope_dim == 64)

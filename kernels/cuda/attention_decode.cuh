@@ -27,8 +27,9 @@ size_t attention_decode_workspace(const DecodeAttentionProblem& problem);
 
 /// q [queries, heads, latent_dim + rope_dim], the absorbed and the rotated part, over cache rows
 /// (latent, rotated key) -> out [queries, heads, latent_dim], the weighted latents. T is float or
-/// bf16; sums are fp32. A token's bits depend on its own rows and rows_per_split alone. Rows below
-/// 2^31. Throws std::invalid_argument for sizes that are not there.
+/// bf16; sums are fp32; beyond 16 heads in bf16 the weights are rounded to bf16 too, for the tensor
+/// cores. A token's bits depend on its own rows, rows_per_split and the number of heads alone. Rows
+/// below 2^31. Throws std::invalid_argument for sizes that are not there.
 template <class T>
 void attention_decode(const DecodeAttentionProblem& problem,
                       const T* q,

@@ -96,9 +96,10 @@ struct DecodeCase {
   }
 };
 
-// Sums are fp32; a bf16 result is rounded once.
+// Sums are fp32; a bf16 result is rounded once, and beyond 16 heads the weights are too.
 template <class T>
 constexpr double kTolerance = sizeof(T) == 4 ? 1e-5 : 0.0025;
+constexpr double kManyTolerance = 0.006;
 
 template <class T>
 void check_tails(int64_t latent, int64_t rope, int64_t heads, int64_t rows_per_split) {
@@ -108,7 +109,7 @@ void check_tails(int64_t latent, int64_t rope, int64_t heads, int64_t rows_per_s
   INFO(latent << ", " << heads << " heads, splits of " << rows_per_split);
   for (const auto& order : kOrders) {
     const host::UseSchedule use(order);
-    CHECK(c.error(c.run()) < kTolerance<T>);
+    CHECK(c.error(c.run()) < (sizeof(T) == 2 && heads > 16 ? kManyTolerance : kTolerance<T>));
   }
 }
 
@@ -123,6 +124,13 @@ TEST_CASE("Emulated decoding is softmax over the rows that the spans list, at ev
   check_tails<float>(512, 64, 2, 1024);
 }
 
+TEST_CASE("Emulated decoding of many heads, on tensor cores, is the same function",
+          "[kernels-device_attention]") {
+  check_tails<bf16>(256, 32, 17, 2048);
+  check_tails<bf16>(256, 32, 65, 33);
+  check_tails<bf16>(512, 64, 64, 50);
+}
+
 TEST_CASE("A decoded token's bits do not depend on the other tokens",
           "[kernels-device_attention]") {
   DecodeCase<float> c({70, 40}, 2, 256, 32);
@@ -131,6 +139,12 @@ TEST_CASE("A decoded token's bits do not depend on the other tokens",
   c.p.queries = 1;
   const auto one = c.run();
   CHECK(std::equal(one.begin(), one.end(), both.begin()));
+
+  DecodeCase<bf16> many({70, 40}, 20, 256, 32);
+  const auto of_both = cohort::tests::bytes_of(many.run());
+  many.p.queries = 1;
+  const auto of_one = cohort::tests::bytes_of(many.run());
+  CHECK(std::equal(of_one.begin(), of_one.end(), of_both.begin()));
 }
 
 TEST_CASE("Each barrier, wait and lane of the decoding kernels is needed: its fault is caught",
@@ -138,6 +152,10 @@ TEST_CASE("Each barrier, wait and lane of the decoding kernels is needed: its fa
   const DecodeCase<float> c({90}, 2, 256, 32);
   REQUIRE(c.error(c.run()) < kTolerance<float>);
   CHECK(cohort::tests::faults_not_caught([&] { return cohort::tests::bytes_of(c.run()); }) ==
+        std::vector<std::string>{});
+  const DecodeCase<bf16> many({90}, 20, 256, 32);
+  REQUIRE(many.error(many.run()) < kManyTolerance);
+  CHECK(cohort::tests::faults_not_caught([&] { return cohort::tests::bytes_of(many.run()); }) ==
         std::vector<std::string>{});
 }
 

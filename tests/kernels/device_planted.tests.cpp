@@ -144,4 +144,13 @@ TEST_CASE("An off-by-one in the tail of the decoding kernel is caught", "[kernel
   std::vector<float> out(256), workspace(planted::attention_decode_workspace(p) / 4);
   planted::attention_decode(p, q.data(), cache.data(), out.data(), workspace.data(), nullptr);
   CHECK(std::abs(out[0] - 1) > 0.1);
+
+  p.heads = 17;
+  const std::vector<planted::bf16> wide_q(p.heads * row, planted::bf16{0}),
+      wide_cache(rows * row, __float2bfloat16_rn(1));
+  std::vector<planted::bf16> wide_out(p.heads * 256);
+  workspace.resize(planted::attention_decode_workspace(p) / 4);
+  planted::attention_decode(
+      p, wide_q.data(), wide_cache.data(), wide_out.data(), workspace.data(), nullptr);
+  CHECK(std::abs(__bfloat162float(wide_out[0]) - 1) > 0.1);
 }
