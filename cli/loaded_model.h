@@ -52,7 +52,8 @@ void add_quantization(const ModelOptions& options,
                       const std::optional<moe::Quantization>& quantization,
                       nlohmann::ordered_json& json);
 
-/// Adds parameters and active_parameters (of a token; prediction modules count) to a command's JSON.
+/// Adds parameters and active_parameters (of a token; prediction modules count) to a command's
+/// JSON.
 void add_parameters(const rl::ModelFolder& folder, nlohmann::ordered_json& json);
 
 }  // namespace cohort::cli
