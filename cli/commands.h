@@ -12,6 +12,7 @@ using Run = std::function<int()>;
 Run add_pretrain(CLI::App& app);
 Run add_sft(CLI::App& app);
 Run add_grpo(CLI::App& app);
+Run add_sample(CLI::App& app);
 Run add_eval(CLI::App& app);
 Run add_generate(CLI::App& app);
 Run add_data(CLI::App& app);

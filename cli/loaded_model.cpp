@@ -3,6 +3,7 @@
 #include "cli/model_summary.h"
 #include "core/base/error.h"
 #include "core/io/strict_json.h"
+#include "distributed/device_choice.h"
 
 namespace cohort::cli {
 namespace {
@@ -17,6 +18,16 @@ rl::ModelFolder open_folder(const ModelOptions& options, const distributed::Mesh
                      experts,
                      options.ep);
   return folder;
+}
+
+distributed::Mesh make_mesh(const ModelOptions& options) {
+  const bool quantised = options.quantize != "none";
+  COHORT_CHECK_INPUT(!quantised || options.device != "cuda",
+                     "--quantize {}: such weights are multiplied on the CPU; should be none with "
+                     "--device cuda",
+                     options.quantize);
+  distributed::set_run_device(distributed::choose_device(quantised ? "cpu" : options.device));
+  return distributed::make_mesh({0, options.ep, 1});
 }
 
 /// All weights are read: none needs to be drawn first.
@@ -36,6 +47,9 @@ void ModelOptions::add_to(CLI::App& app) {
   app.add_option("--precision", precision, "Of weights and activations: fp32 or bf16")
       ->capture_default_str()
       ->check(CLI::IsMember({"fp32", "bf16"}));
+  app.add_option("--device", device, "cpu, cuda, or auto: cuda when binary and machine have it")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   app.add_option("--quantize",
                  quantize,
                  "Hold weights in 8 or 4 bits: none, int8 or int4; embedding and head get 8")
@@ -70,13 +84,14 @@ void add_quantization(const ModelOptions& options,
 }
 
 LoadedModel::LoadedModel(const ModelOptions& options)
-    : mesh(distributed::make_mesh({0, options.ep, 1})),
+    : mesh(make_mesh(options)),
       folder(open_folder(options, mesh)),
       tokenizer(folder.tokenizer()),
       model(undrawn(folder.config),
             mesh.ep,
             1,
-            options.precision == "bf16" ? at::kBFloat16 : at::kFloat) {
+            options.precision == "bf16" ? at::kBFloat16 : at::kFloat,
+            mesh.device) {
   rl::load_model_weights(folder, model);
   if (const auto how = options.quantization()) quantization = moe::quantize(model, *how);
 }

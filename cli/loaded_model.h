@@ -18,10 +18,11 @@ struct ModelOptions {
   std::string path;
   int ep = 1;
   std::string precision = "fp32";
+  std::string device = "auto";
   std::string quantize = "none";
   int64_t quantize_group = 128;
 
-  /// --model, --ep, --precision, --quantize, --quantize-group.
+  /// --model, --ep, --precision, --device, --quantize, --quantize-group.
   void add_to(CLI::App& app);
   /// What --quantize asks for; nothing for none.
   std::optional<core::QuantizeOptions> quantization() const;
@@ -51,7 +52,8 @@ void add_quantization(const ModelOptions& options,
                       const std::optional<moe::Quantization>& quantization,
                       nlohmann::ordered_json& json);
 
-/// Adds parameters and active_parameters (of a token; prediction modules count) to a command's JSON.
+/// Adds parameters and active_parameters (of a token; prediction modules count) to a command's
+/// JSON.
 void add_parameters(const rl::ModelFolder& folder, nlohmann::ordered_json& json);
 
 }  // namespace cohort::cli

@@ -20,6 +20,7 @@ constexpr Subcommand kSubcommands[] = {
     {"sft", "Teach a model by examples of what to say", cohort::cli::add_sft},
     {"grpo", "Teach a model by rewards of what it says (GRPO)", cohort::cli::add_grpo},
     {"eval", "Score a model on a task's held-out problems", cohort::cli::add_eval},
+    {"sample", "Draw completions and keep the good ones as examples", cohort::cli::add_sample},
     {"generate", "Complete prompts with a model", cohort::cli::add_generate},
     {"upcycle",
      "Make a dense model into a mixture of experts that computes the same",

@@ -17,8 +17,8 @@ class DoneWork : public Work {
 };
 
 void copy_unless_same(at::Tensor& out, const at::Tensor& in, const char* operation) {
-  check_collective_tensor(out, operation);
-  check_collective_tensor(in, operation);
+  check_contiguous(out, operation);
+  check_contiguous(in, operation);
   COHORT_CHECK(out.numel() == in.numel() && out.scalar_type() == in.scalar_type(),
                "{} on one rank: {} elements of {} cannot go into {} of {}",
                operation,
@@ -37,11 +37,9 @@ class LocalCommunicator : public Communicator {
   const std::string& axis() const override { return axis_; }
 
   void barrier() override {}
-  void all_reduce(at::Tensor& tensor, ReduceOp) override {
-    check_collective_tensor(tensor, "all_reduce");
-  }
+  void all_reduce(at::Tensor& tensor, ReduceOp) override { check_contiguous(tensor, "all_reduce"); }
   void broadcast(at::Tensor& tensor, int root) override {
-    check_collective_tensor(tensor, "broadcast");
+    check_contiguous(tensor, "broadcast");
     COHORT_CHECK(root == 0, "broadcast from rank {} on axis {} of one rank", root, axis_);
   }
   void all_gather(at::Tensor& out, const at::Tensor& in) override {
@@ -76,6 +74,11 @@ std::shared_ptr<Communicator> local_communicator(std::string axis) {
 void set_collective_timeout(double seconds) { timeout_seconds = seconds; }
 double collective_timeout() { return timeout_seconds; }
 
+void check_contiguous(const at::Tensor& tensor, const char* operation) {
+  COHORT_CHECK(
+      tensor.defined() && tensor.is_contiguous(), "{} takes a contiguous tensor", operation);
+}
+
 void check_collective_tensor(const at::Tensor& tensor, const char* operation) {
   COHORT_CHECK(tensor.defined() && tensor.is_cpu() && tensor.is_contiguous(),
                "{} takes a contiguous tensor on the CPU",
@@ -87,8 +90,8 @@ void check_all_to_all_rows(const at::Tensor& out,
                            const at::Tensor& in,
                            const std::vector<int64_t>& send_rows,
                            int ranks) {
-  check_collective_tensor(out, "all_to_all_v");
-  check_collective_tensor(in, "all_to_all_v");
+  check_contiguous(out, "all_to_all_v");
+  check_contiguous(in, "all_to_all_v");
   const auto total = [](const std::vector<int64_t>& rows) {
     return std::accumulate(rows.begin(), rows.end(), int64_t{0});
   };

@@ -16,6 +16,7 @@ class Work {
  public:
   virtual ~Work() = default;
   virtual bool test() = 0;  ///< Pushes progress; true once done.
+  /// On a GPU the host does not wait: what is computed afterwards does, as after any collective.
   virtual void wait() = 0;
 };
 
@@ -50,7 +51,7 @@ class Communicator {
   virtual std::vector<std::string> all_gather_text(const std::string& text) = 0;
 };
 
-/// A communicator of one rank: every operation is a copy, and MPI is not touched.
+/// A communicator of one rank: every operation is a copy where the tensor lives; no MPI, no NCCL.
 std::shared_ptr<Communicator> local_communicator(std::string axis);
 
 /// How long a rank waits inside a collective before it throws an Error that names the rank, the
@@ -59,7 +60,9 @@ std::shared_ptr<Communicator> local_communicator(std::string axis);
 void set_collective_timeout(double seconds);
 double collective_timeout();
 
-/// Throws Error unless `tensor` is what a Communicator takes: contiguous, on the CPU.
+/// Throws Error unless `tensor` is contiguous, wherever it lives.
+void check_contiguous(const at::Tensor& tensor, const char* operation);
+/// Throws Error unless `tensor` is what MPI takes: contiguous, on the CPU.
 void check_collective_tensor(const at::Tensor& tensor, const char* operation);
 /// Throws Error unless the tensors' sizes fit an all_to_all_v between `ranks` ranks.
 void check_all_to_all_rows(const at::Tensor& out,

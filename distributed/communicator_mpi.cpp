@@ -211,6 +211,8 @@ class MpiCommunicator : public Communicator {
                     const std::vector<int64_t>& receive_rows,
                     const at::Tensor& in,
                     const std::vector<int64_t>& send_rows) override {
+    check_collective_tensor(out, "all_to_all_v");
+    check_collective_tensor(in, "all_to_all_v");
     check_all_to_all_rows(out, receive_rows, in, send_rows, size_);
     int64_t row = static_cast<int64_t>(in.element_size());
     for (const int64_t n : in.sizes().slice(1)) row *= n;

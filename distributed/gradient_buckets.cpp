@@ -93,10 +93,10 @@ void GradientBuckets::check(const core::ParameterList& parameters) const {
     const std::string& name = parameter.parts[0].name;
     const at::ScalarType dtype = value.scalar_type();
     COHORT_CHECK(seen.insert(value.unsafeGetTensorImpl()).second, "{} is listed twice", name);
-    COHORT_CHECK(
-        value.is_cpu() && value.is_contiguous() && value.is_leaf() && value.requires_grad(),
-        "{} is not a contiguous trainable leaf on the CPU",
-        name);
+    COHORT_CHECK((value.is_cpu() || value.is_cuda()) && value.is_contiguous() && value.is_leaf() &&
+                     value.requires_grad(),
+                 "{} is not a contiguous trainable leaf on the CPU or a GPU",
+                 name);
     COHORT_CHECK(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16,
                  "{} is of {}; parameters are fp32, fp64 or bf16",
                  name,
@@ -202,8 +202,7 @@ void GradientBuckets::arrived(size_t index) {
   if (!grad.is_same(entry.gradient)) {
     const at::NoGradGuard no_grad;
     if (grad.scalar_type() == at::kBFloat16 && grad.is_contiguous())
-      core::accumulate(
-          entry.gradient.data_ptr<float>(), grad.data_ptr<at::BFloat16>(), grad.numel());
+      core::accumulate(entry.gradient, grad);
     else if (grad.data_ptr() != entry.gradient.data_ptr())
       entry.gradient.add_(grad);
     if (entry.value.scalar_type() == entry.gradient.scalar_type())

@@ -50,7 +50,7 @@ class GradientBuckets {
  public:
   /// Moves values and gradients of all parameters into buckets of about `bucket_bytes` of gradient.
   /// `kind` keeps parameters with different answers apart. Throws Error for a tensor that is not a
-  /// contiguous leaf of fp32, fp64 or bf16 on the CPU, or that is listed twice.
+  /// contiguous leaf of fp32, fp64 or bf16 on the CPU or a GPU, or that is listed twice.
   GradientBuckets(const core::ParameterList& parameters,
                   const Mesh& mesh,
                   int64_t bucket_bytes,

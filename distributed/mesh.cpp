@@ -6,6 +6,8 @@
 
 #include "core/base/error.h"
 #include "distributed/communicator_mpi.h"
+#include "distributed/communicator_nccl.h"
+#include "distributed/device_choice.h"
 #include "distributed/launch.h"
 
 namespace cohort::distributed {
@@ -24,12 +26,16 @@ std::string divisors(int n) {
 std::string ranks(int n) { return fmt::format("{} rank{}", n, n == 1 ? "" : "s"); }
 
 /// Ranks with the same color form a communicator, in the order of world ranks.
-std::shared_ptr<Communicator> split(int color, int size, const char* axis) {
+std::shared_ptr<Communicator> split(int color,
+                                    int size,
+                                    const char* axis,
+                                    const std::shared_ptr<NcclWatchdog>& gpu) {
   if (!launched_with_mpi()) return local_communicator(axis);
   MPI_Comm comm = MPI_COMM_NULL;
   // Collective over the world: ranks whose axis has one rank take part too.
   const int code = MPI_Comm_split(MPI_COMM_WORLD, color, world_rank(), &comm);
   COHORT_CHECK(code == MPI_SUCCESS, "MPI_Comm_split for axis {} failed with code {}", axis, code);
+  if (size > 1 && gpu) return nccl_communicator(comm, axis, gpu);
   if (size > 1) return mpi_communicator(comm, axis);
   MPI_Comm_free(&comm);
   return local_communicator(axis);
@@ -80,18 +86,29 @@ MeshShape mesh_shape(const core::MeshConfig& config, int world, int rank) {
 }
 
 Mesh make_mesh(const core::MeshConfig& config) {
+  std::shared_ptr<NcclWatchdog> gpu;
+#ifdef COHORT_GPU
+  if (run_device().is_cuda())
+    gpu = std::make_shared<NcclWatchdog>(nccl_calls(run_device().index()));
+#endif
+  Mesh mesh = make_mesh(config, gpu);
+  mesh.device = run_device();
+  return mesh;
+}
+
+Mesh make_mesh(const core::MeshConfig& config, const std::shared_ptr<NcclWatchdog>& gpu) {
   Mesh mesh;
   mesh.shape = mesh_shape(config, world_size(), world_rank());
   const MeshShape& s = mesh.shape;
   const int dp_color = s.pp_rank;
   const int ep_color = s.pp_rank * s.edp + s.edp_rank;
   const int edp_color = s.pp_rank * s.ep + s.ep_rank;
-  mesh.world = split(0, s.world, "world");
-  mesh.dp = split(dp_color, s.dp, "dp");
-  mesh.ep = split(ep_color, s.ep, "ep");
-  mesh.edp = split(edp_color, s.edp, "edp");
-  mesh.dp_gradients = split(dp_color, s.dp, "dp (gradients)");
-  mesh.edp_gradients = split(edp_color, s.edp, "edp (gradients)");
+  mesh.world = split(0, s.world, "world", gpu);
+  mesh.dp = split(dp_color, s.dp, "dp", gpu);
+  mesh.ep = split(ep_color, s.ep, "ep", gpu);
+  mesh.edp = split(edp_color, s.edp, "edp", gpu);
+  mesh.dp_gradients = split(dp_color, s.dp, "dp (gradients)", gpu);
+  mesh.edp_gradients = split(edp_color, s.edp, "edp (gradients)", gpu);
   return mesh;
 }
 
@@ -102,7 +119,8 @@ Mesh make_local_mesh() {
           local_communicator("ep"),
           local_communicator("edp"),
           local_communicator("dp (gradients)"),
-          local_communicator("edp (gradients)")};
+          local_communicator("edp (gradients)"),
+          at::kCPU};
 }
 
 }  // namespace cohort::distributed

@@ -28,10 +28,16 @@ struct Mesh {
   std::shared_ptr<Communicator>
       dp_gradients;  ///< Twins of dp and edp for traffic that overlaps with backward.
   std::shared_ptr<Communicator> edp_gradients;
+  at::Device device = at::kCPU;  ///< Where this rank's tensors live.
 };
 
-/// Collective over all ranks.
+class NcclWatchdog;
+
+/// Collective over all ranks, on run_device() (distributed/device_choice.h): communicators are of
+/// MPI on the CPU, and on a GPU as below.
 Mesh make_mesh(const core::MeshConfig& config);
+/// Each axis of several ranks has a communicator of NCCL (distributed/communicator_nccl.h).
+Mesh make_mesh(const core::MeshConfig& config, const std::shared_ptr<NcclWatchdog>& gpu);
 /// This process alone, whatever the world: not collective. For tools that need a model and no
 /// ranks, and for references in tests.
 Mesh make_local_mesh();

@@ -8,15 +8,9 @@
 #include <string>
 #include <vector>
 
-namespace cohort::distributed {
+#include "distributed/operation.h"
 
-/// Which collective it is, for messages.
-struct Operation {
-  const char* name;  ///< "all_reduce", ...
-  std::string axis;  ///< Of the mesh.
-  int rank;          ///< On the axis.
-  int64_t sequence;  ///< How many operations this communicator had begun.
-};
+namespace cohort::distributed {
 
 /// Messages longer than this many bytes are cut. For tests; 256 MiB at first.
 void set_message_piece_bytes(int64_t bytes);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <sstream>
 
+#include "core/base/device_branch.h"
 #include "core/base/error.h"
 #include "core/optim/adamw.h"
 #include "core/optim/gradient_norm.h"
@@ -38,12 +39,27 @@ Rule rule_of(const core::OptimizerConfig& config, size_t num_dims, bool is_embed
   return config.name == "muon" && num_dims == 2 && !is_embedding ? Rule::kMuon : Rule::kAdamW;
 }
 
-template <class Body>
-void with_type(at::ScalarType dtype, const Body& body) {
-  if (dtype == at::kDouble)
-    body(double{});
-  else
-    body(float{});
+/// Elements [begin, end) of a slice that AdamW updates alike.
+struct Range {
+  int64_t begin, end;
+  bool decays;
+};
+
+/// What AdamW updates of a slice: piece by piece, or, in the device branch, where each call is a
+/// launch, neighbours that decay alike at once. The gap between two pieces holds zeros, and zeros
+/// stay.
+std::vector<Range> adamw_ranges(const std::vector<Piece>& pieces, bool join) {
+  std::vector<Range> ranges;
+  bool neighbours = false;
+  for (const Piece& piece : pieces) {
+    const bool rules = piece.rule == Rule::kAdamW;
+    if (rules && join && neighbours && ranges.back().decays == piece.decays)
+      ranges.back().end = piece.end;
+    else if (rules)
+      ranges.push_back({piece.begin, piece.end, piece.decays});
+    neighbours = rules;
+  }
+  return ranges;
 }
 
 /// Elements of the bucket that `rank` needs to orthogonalise the matrices that its slice touches.
@@ -155,24 +171,20 @@ void ShardedOptimizer::State::update(Bucket& bucket,
                                      OwnedState& state,
                                      double lr,
                                      double grad_scale) {
-  with_type(state.master.scalar_type(), [&](auto zero) {
-    using T = decltype(zero);
-    for (const Piece& piece : state.pieces) {
-      if (piece.rule != Rule::kAdamW) continue;
-      core::adamw_update(state.master.data_ptr<T>() + piece.begin,
-                         bucket.reduced.data_ptr<T>() + piece.begin,
-                         state.moment.data_ptr<T>() + piece.begin,
-                         state.exp_avg_sq.data_ptr<T>() + piece.begin,
-                         piece.end - piece.begin,
-                         {lr,
-                          config.betas[0],
-                          config.betas[1],
-                          config.eps,
-                          piece.decays ? config.weight_decay : 0.0,
-                          num_updates,
-                          grad_scale});
-    }
-  });
+  for (const Range& range : adamw_ranges(state.pieces, core::takes_device_branch(state.master))) {
+    const auto part = [&](const at::Tensor& t) { return t.slice(0, range.begin, range.end); };
+    core::adamw_update(part(state.master),
+                       part(bucket.reduced),
+                       part(state.moment),
+                       part(state.exp_avg_sq),
+                       {lr,
+                        config.betas[0],
+                        config.betas[1],
+                        config.eps,
+                        range.decays ? config.weight_decay : 0.0,
+                        num_updates,
+                        grad_scale});
+  }
   // By what all ranks know of the bucket, since it is collective.
   const bool has_matrices =
       std::any_of(bucket.parts.begin(), bucket.parts.end(), [&](const BucketPart& part) {
@@ -186,41 +198,48 @@ void ShardedOptimizer::State::update_muon(Bucket& bucket,
                                           double lr,
                                           double grad_scale) {
   at::Tensor direction = at::zeros_like(state.moment);
-  with_type(state.master.scalar_type(), [&](auto zero) {
-    using T = decltype(zero);
-    for (const Piece& piece : state.pieces) {
-      if (piece.rule != Rule::kMuon) continue;
-      core::muon_momentum(state.moment.data_ptr<T>() + piece.begin,
-                          bucket.reduced.data_ptr<T>() + piece.begin,
-                          direction.data_ptr<T>() + piece.begin,
-                          piece.end - piece.begin,
-                          config.momentum,
-                          grad_scale);
-    }
-    const int64_t first = matrices_of(bucket, config, bucket.axis->rank()).first;
-    const at::Tensor whole = gather_matrices(direction, bucket, config);
-    for (const Piece& piece : state.pieces) {
-      if (piece.rule != Rule::kMuon) continue;
-      const BucketPart& part = piece.part;
-      const at::Tensor update = core::newton_schulz(
-          whole.narrow(0, part.begin - first, part.end - part.begin).view(part.shape));
-      core::muon_apply(state.master.data_ptr<T>() + piece.begin,
-                       update.data_ptr<T>() + (bucket.own_begin() + piece.begin - part.begin),
-                       piece.end - piece.begin,
-                       lr,
-                       piece.decays ? config.weight_decay : 0.0,
-                       core::muon_scale(part.shape[0], part.shape[1]));
-    }
-  });
+  const auto of_piece = [](const at::Tensor& t, const Piece& piece) {
+    return t.slice(0, piece.begin, piece.end);
+  };
+  for (const Piece& piece : state.pieces) {
+    if (piece.rule != Rule::kMuon) continue;
+    core::muon_momentum(of_piece(state.moment, piece),
+                        of_piece(bucket.reduced, piece),
+                        of_piece(direction, piece),
+                        config.momentum,
+                        grad_scale);
+  }
+  const int64_t first = matrices_of(bucket, config, bucket.axis->rank()).first;
+  const at::Tensor whole = gather_matrices(direction, bucket, config);
+  for (const Piece& piece : state.pieces) {
+    if (piece.rule != Rule::kMuon) continue;
+    const BucketPart& part = piece.part;
+    const at::Tensor update = core::newton_schulz(
+        whole.narrow(0, part.begin - first, part.end - part.begin).view(part.shape));
+    const int64_t begin = bucket.own_begin() + piece.begin - part.begin;
+    core::muon_apply(of_piece(state.master, piece),
+                     update.view({-1}).narrow(0, begin, piece.end - piece.begin),
+                     lr,
+                     piece.decays ? config.weight_decay : 0.0,
+                     core::muon_scale(part.shape[0], part.shape[1]));
+  }
 }
 
 /// Each element of the model is owned once in the world, so its square is added once.
 double ShardedOptimizer::State::global_norm() {
-  double sum = 0;
-  for (const Bucket& bucket : gradients.buckets()) sum += core::sum_of_squares(bucket.reduced);
-  at::Tensor total = at::full({1}, sum, at::kDouble);
+  at::Tensor total;
+  if (core::takes_device_branch(gradients.buckets().front().reduced)) {
+    std::vector<at::Tensor> sums;
+    for (const Bucket& bucket : gradients.buckets())
+      sums.push_back(core::sum_of_squares_on_device(bucket.reduced));
+    total = at::stack(sums).sum().view({1});
+  } else {
+    double sum = 0;
+    for (const Bucket& bucket : gradients.buckets()) sum += core::sum_of_squares(bucket.reduced);
+    total = at::full({1}, sum, at::kDouble);
+  }
   mesh.world->all_reduce(total);
-  return std::sqrt(total.item<double>());
+  return std::sqrt(core::host_value(total));
 }
 
 std::vector<std::string> ShardedOptimizer::State::non_finite_names() {

@@ -1,5 +1,8 @@
 #include "moe/balance.h"
 
+#include <algorithm>
+#include <numeric>
+
 namespace cohort::moe {
 
 void update_bias(at::Tensor& bias_E, const at::Tensor& load_E, double gamma) {
@@ -8,10 +11,12 @@ void update_bias(at::Tensor& bias_E, const at::Tensor& load_E, double gamma) {
 }
 
 double max_violation(const at::Tensor& load_E) {
-  const int64_t total = load_E.sum().item<int64_t>();
+  const at::Tensor on_host = load_E.contiguous();
+  const int64_t *load = on_host.const_data_ptr<int64_t>(), *end = load + on_host.numel();
+  const int64_t total = std::accumulate(load, end, int64_t{0});
   if (total == 0) return 0;
   const double mean = static_cast<double>(total) / static_cast<double>(load_E.numel());
-  return static_cast<double>(load_E.max().item<int64_t>()) / mean - 1;
+  return static_cast<double>(*std::max_element(load, end)) / mean - 1;
 }
 
 }  // namespace cohort::moe

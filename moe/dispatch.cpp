@@ -4,9 +4,11 @@
 
 #include <numeric>
 
+#include "core/base/device_branch.h"
 #include "core/base/error.h"
 #include "core/nn/kernel_types.h"
 #include "kernels/cpu/dispatch.h"
+#include "moe/device/dispatch.h"
 
 namespace cohort::moe {
 namespace {
@@ -15,6 +17,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 at::Tensor gather(const at::Tensor& rows, const at::Tensor& index, int64_t divisor) {
+  if (core::takes_device_branch(rows)) return device::gather(rows, index, divisor);
   at::Tensor result = at::empty({index.numel(), rows.size(1)}, rows.options());
   core::with_kernel_type("dispatch", rows, [&]<class Row>(Row) {
     kernels::gather_rows(core::elements<Row>(rows),
@@ -28,6 +31,7 @@ at::Tensor gather(const at::Tensor& rows, const at::Tensor& index, int64_t divis
 }
 
 at::Tensor scatter(const at::Tensor& rows, const at::Tensor& index) {
+  if (core::takes_device_branch(rows)) return device::scatter(rows, index);
   at::Tensor result = at::empty_like(rows);
   core::with_kernel_type("dispatch", rows, [&]<class Row>(Row) {
     kernels::scatter_rows(core::elements<Row>(rows),
@@ -57,6 +61,8 @@ at::Tensor from_experts(const at::Tensor& rows, const DispatchPlan& plan) {
 }
 
 at::Tensor sum_pairs(const at::Tensor& pairs, const at::Tensor& gate, const DispatchPlan& plan) {
+  if (core::takes_device_branch(pairs))
+    return device::combine(pairs, gate, plan.place_of, plan.T, plan.K);
   at::Tensor result = at::empty({plan.T, pairs.size(1)}, pairs.options());
   core::with_kernel_type("combine", pairs, [&]<class Row>(Row) {
     kernels::combine_rows(core::elements<Row>(pairs),
@@ -107,6 +113,10 @@ struct CombineFunction : torch::autograd::Function<CombineFunction> {
     const at::Tensor &pairs = saved[0], &gate = saved[1];
     const DispatchPlan& plan = saved_plan(context);
     const at::Tensor d_out = gradients[0].contiguous();
+    if (core::takes_device_branch(pairs)) {
+      const auto gradient = device::combine_backward(d_out, pairs, gate, plan.place_of);
+      return {to_experts(gradient.d_pairs, plan), gradient.d_gate, at::Tensor()};
+    }
     at::Tensor d_pairs = at::empty_like(pairs), d_gate = at::empty_like(gate);
     core::with_kernel_type("combine", pairs, [&]<class Row>(Row) {
       kernels::combine_rows_backward(core::elements<Row>(d_out),
@@ -123,6 +133,19 @@ struct CombineFunction : torch::autograd::Function<CombineFunction> {
   }
 };
 
+void sort_on_cpu(const at::Tensor& expert, int64_t num_experts, DispatchPlan& plan) {
+  const int64_t num_pairs = expert.numel();
+  plan.pair_at = at::empty({num_pairs}, at::kLong);
+  plan.place_of = at::empty({num_pairs}, at::kLong);
+  plan.load_E = at::empty({num_experts}, at::kLong);
+  kernels::sort_pairs(expert.contiguous().const_data_ptr<int64_t>(),
+                      num_pairs,
+                      num_experts,
+                      plan.load_E.data_ptr<int64_t>(),
+                      plan.pair_at.data_ptr<int64_t>(),
+                      plan.place_of.data_ptr<int64_t>());
+}
+
 }  // namespace
 
 DispatchPlanPtr plan_dispatch(const at::Tensor& expert_TK,
@@ -131,19 +154,20 @@ DispatchPlanPtr plan_dispatch(const at::Tensor& expert_TK,
   auto plan = c10::make_intrusive<DispatchPlan>();
   plan->T = expert_TK.size(0);
   plan->K = expert_TK.size(1);
-  const int64_t num_pairs = plan->T * plan->K, ranks = ep->size(), local = num_experts / ranks;
+  const int64_t ranks = ep->size(), local = num_experts / ranks;
   COHORT_CHECK(
       local * ranks == num_experts, "{} experts do not spread over {} ranks", num_experts, ranks);
-  plan->pair_at = at::empty({num_pairs}, at::kLong);
-  plan->place_of = at::empty({num_pairs}, at::kLong);
-  plan->load_E = at::empty({num_experts}, at::kLong);
-  const int64_t* load = plan->load_E.const_data_ptr<int64_t>();
-  kernels::sort_pairs(expert_TK.contiguous().const_data_ptr<int64_t>(),
-                      num_pairs,
-                      num_experts,
-                      plan->load_E.data_ptr<int64_t>(),
-                      plan->pair_at.data_ptr<int64_t>(),
-                      plan->place_of.data_ptr<int64_t>());
+  if (core::takes_device_branch(expert_TK)) {
+    auto sorted = device::sort_pairs(expert_TK, num_experts);
+    plan->pair_at = std::move(sorted.pair_at);
+    plan->place_of = std::move(sorted.place_of);
+    plan->load_E = std::move(sorted.load_E);
+  } else {
+    sort_on_cpu(expert_TK, num_experts, *plan);
+  }
+  // The one copy that a layer's pass waits for: how many rows go where.
+  const at::Tensor load_on_host = core::to_host(plan->load_E);
+  const int64_t* load = load_on_host.const_data_ptr<int64_t>();
   plan->ep = std::move(ep);
   if (ranks == 1) {
     plan->expert_rows.assign(load, load + num_experts);
@@ -169,6 +193,7 @@ DispatchPlanPtr plan_dispatch(const at::Tensor& expert_TK,
   int64_t* place = plan->expert_place.data_ptr<int64_t>();
   for (int64_t i = 0; i < num_experts; ++i)
     for (int64_t n = 0; n < arriving[i]; ++n) *place++ = next[i % local]++;
+  plan->expert_place = plan->expert_place.to(expert_TK.device(), /*non_blocking=*/true);
   return plan;
 }
 

@@ -21,15 +21,18 @@ MoeLayer::MoeLayer(const core::ModelConfig& config,
                config.moe_intermediate_size,
                prefix_,
                init),
-      load_(at::zeros({config.n_routed_experts}, at::kLong)) {
+      load_(at::zeros({config.n_routed_experts},
+                      at::TensorOptions().dtype(at::kLong).device(init.device))) {
   if (config.n_shared_experts > 0)
     shared_.emplace(config.hidden_size,
                     config.moe_intermediate_size * config.n_shared_experts,
                     prefix_ + "shared_experts.",
                     init);
   if (config.scoring_func == "sigmoid")
-    bias_ =
-        at::zeros({config.n_routed_experts}, init.dtype == at::kDouble ? at::kDouble : at::kFloat);
+    bias_ = at::zeros({config.n_routed_experts},
+                      at::TensorOptions()
+                          .dtype(init.dtype == at::kDouble ? at::kDouble : at::kFloat)
+                          .device(init.device));
 }
 
 MoeLayer::Output MoeLayer::forward(const at::Tensor& x, RoutingMemory& memory, bool count_loads) {
@@ -51,12 +54,12 @@ MoeLayer::Output MoeLayer::forward(const at::Tensor& x, RoutingMemory& memory, b
   return {y_TD.view(x.sizes()), routing.sequence_loss};
 }
 
-int64_t MoeLayer::count_other_choices(const at::Tensor& logits_TE,
-                                      const at::Tensor& expert_TK,
-                                      int64_t rows) const {
+at::Tensor MoeLayer::count_other_choices(const at::Tensor& logits_TE,
+                                         const at::Tensor& expert_TK,
+                                         int64_t rows) const {
   at::NoGradGuard no_grad;
   const Routing own = route(logits_TE, bias_, rows, config_);
-  return own.expert_TK.ne(expert_TK).any(1).sum().item<int64_t>();
+  return own.expert_TK.ne(expert_TK).any(1).sum();
 }
 
 void MoeLayer::collect(core::ParameterList& out) const {

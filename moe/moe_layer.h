@@ -18,8 +18,9 @@ namespace cohort::moe {
 struct RoutingMemory {
   DispatchPlanPtr plan;
   at::Tensor expert_TK;  ///< Given without a plan: a choice made elsewhere, to be followed.
-  /// With a given choice: tokens that this router would have sent to other experts.
-  int64_t mismatched = 0;
+  /// With a given choice: int64 scalar, the tokens that this router would have sent to other
+  /// experts. Undefined without.
+  at::Tensor mismatched;
 };
 
 class MoeLayer {
@@ -51,9 +52,9 @@ class MoeLayer {
   void collect_buffers(std::vector<core::Buffer>& out) const;
 
  private:
-  int64_t count_other_choices(const at::Tensor& logits_TE,
-                              const at::Tensor& expert_TK,
-                              int64_t rows) const;
+  at::Tensor count_other_choices(const at::Tensor& logits_TE,
+                                 const at::Tensor& expert_TK,
+                                 int64_t rows) const;
 
   core::ModelConfig config_;
   std::string prefix_;

@@ -1,5 +1,6 @@
 #include "moe/pretrain_loss.h"
 
+#include "core/base/device_branch.h"
 #include "core/nn/cross_entropy.h"
 
 namespace cohort::moe {
@@ -81,7 +82,7 @@ NatsSum next_token_nats(Transformer& model, const core::Batch& batch) {
   const auto out =
       model.forward(without_last(batch.tokens), without_last(batch.document_id), PassOptions{});
   const at::Tensor target = prediction_targets(batch, 0);
-  return {cross_entropy_sum(model, out.hidden, target).item<double>(),
+  return {core::host_value(cross_entropy_sum(model, out.hidden, target)),
           target.ge(0).sum().item<int64_t>()};
 }
 

@@ -2,22 +2,16 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "core/base/device_branch.h"
 #include "core/base/error.h"
 #include "kernels/cpu/router.h"
+#include "moe/device/router.h"
 
 namespace cohort::moe {
 namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-struct RouterShape {
-  kernels::TopKShape top;
-  kernels::Scoring scoring;
-  int64_t rows;
-  bool normalise;
-  double scale;
-};
 
 void save_shape(AutogradContext* context, const RouterShape& shape) {
   auto& saved = context->saved_data;
@@ -135,6 +129,8 @@ Routing route(const at::Tensor& logits_TE,
       rows,
       config.norm_topk_prob,
       config.routed_scaling_factor};
+  if (core::takes_device_branch(logits_TE))
+    return device::route(logits_TE, bias_E, expert_TK, shape);
   auto out = RouterFunction::apply(logits_TE, FixedInputs{bias_E, expert_TK}, shape);
   return {out[0], out[1], out[2]};
 }

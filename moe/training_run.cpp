@@ -22,7 +22,8 @@ Transformer make_model(const core::Config& config,
                        const distributed::Mesh& mesh,
                        const RunFolder& files,
                        const StartingWeights& start) {
-  Transformer model(config.model, mesh.ep, config.run.seed, dtype_of(config.train.precision));
+  Transformer model(
+      config.model, mesh.ep, config.run.seed, dtype_of(config.train.precision), mesh.device);
   if (start && !files.checkpoint) start(model);
   return model;
 }

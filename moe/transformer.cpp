@@ -1,6 +1,8 @@
 #include "moe/transformer.h"
 
+#include "core/base/device_branch.h"
 #include "core/base/error.h"
+#include "core/nn/device/attention.h"
 #include "core/nn/linear.h"
 #include "core/nn/quantized.h"
 #include "core/nn/rms_norm.h"
@@ -24,6 +26,12 @@ std::string layer_prefix(int64_t layer_idx) {
 }
 
 }  // namespace
+
+void RoutingReplay::settle() {
+  if (!pending.defined()) return;
+  mismatched += static_cast<int64_t>(core::host_value(pending));
+  pending = at::Tensor();
+}
 
 DecoderLayer::DecoderLayer(const core::ModelConfig& config,
                            int64_t layer_idx,
@@ -95,9 +103,10 @@ void DecoderLayer::collect_buffers(std::vector<core::Buffer>& out) const {
 Transformer::Transformer(const core::ModelConfig& config,
                          std::shared_ptr<distributed::Communicator> ep,
                          uint64_t seed,
-                         at::ScalarType dtype)
-    : config_(config), dtype_(dtype) {
-  const core::Initializer init{seed, config.initializer_range, dtype, at::kCPU};
+                         at::ScalarType dtype,
+                         at::Device device)
+    : config_(config), dtype_(dtype), device_(device) {
+  const core::Initializer init{seed, config.initializer_range, dtype, device};
   embedding_ = matrix("model.embed_tokens.weight", {config.vocab_size, config.hidden_size}, init);
   embedding_.is_embedding = true;
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) layers_.emplace_back(config, i, init, ep);
@@ -126,12 +135,27 @@ Transformer::MtpModule Transformer::make_mtp_module(
 }
 
 const core::RopeTable& Transformer::rope_table(int64_t length) {
-  if (!rope_.cos.defined() || rope_.cos.size(0) < length)
+  if (!rope_.cos.defined() || rope_.cos.size(0) < length) {
     rope_ = core::rope_table(config_.rope,
                              core::rope_dim(config_),
                              length,
                              dtype_ == at::kDouble ? at::kDouble : at::kFloat);
+    rope_.cos = rope_.cos.to(device_);
+    rope_.sin = rope_.sin.to(device_);
+  }
   return rope_;
+}
+
+at::Tensor Transformer::embed(const at::Tensor& ids) const {
+  return core::embedding(embedding_.value, ids.to(device_, /*non_blocking=*/true));
+}
+
+core::AttentionLayout Transformer::placed(core::AttentionLayout layout) const {
+  if (core::takes_device_branch(embedding_.value)) {
+    layout.position = core::device::positions(layout, device_);
+    layout.run_start = core::device::run_starts(layout, device_);
+  }
+  return layout;
 }
 
 DecoderLayer::Output Transformer::run_layer(DecoderLayer& layer,
@@ -156,7 +180,9 @@ DecoderLayer::Output Transformer::run_layer(DecoderLayer& layer,
   }
   if (replayed_TK.defined()) {
     options.replay->compared += replayed_TK.size(0);
-    options.replay->mismatched += memory->mismatched;
+    at::Tensor& pending = options.replay->pending;
+    pending = pending.defined() ? pending + memory->mismatched : memory->mismatched;
+    if (!core::takes_device_branch(pending)) options.replay->settle();
   }
   return output;
 }
@@ -171,9 +197,9 @@ ModelOutput Transformer::forward(const at::Tensor& input_ids,
                S,
                config_.num_nextn_predict_layers);
   const core::RopeTable& rope = rope_table(S);
-  const at::Tensor embedded = core::embedding(embedding_.value, input_ids);
-  const at::Tensor x =
-      run_layers(embedded, core::attention_layout(B, S, document_id), rope, options, output);
+  const at::Tensor embedded = embed(input_ids);
+  const at::Tensor x = run_layers(
+      embedded, placed(core::attention_layout(B, S, document_id)), rope, options, output);
   if (options.mtp)
     run_mtp(
         embedded, document_id, config_.mtp_after_norm ? output.hidden : x, rope, options, output);
@@ -187,10 +213,11 @@ ModelOutput Transformer::forward(const at::Tensor& input_ids,
   for (const auto& run : layout.runs) positions = std::max(positions, run.position + run.count);
   const core::RopeTable& rope = rope_table(positions);
   ModelOutput output;
-  const at::Tensor embedded = core::embedding(embedding_.value, input_ids);
-  const at::Tensor x = run_layers(embedded, layout, rope, options, output);
+  const at::Tensor embedded = embed(input_ids);
+  const core::AttentionLayout there = placed(layout);
+  const at::Tensor x = run_layers(embedded, there, rope, options, output);
   if (options.mtp)
-    run_mtp(embedded, layout, config_.mtp_after_norm ? output.hidden : x, rope, options, output);
+    run_mtp(embedded, there, config_.mtp_after_norm ? output.hidden : x, rope, options, output);
   return output;
 }
 
@@ -199,13 +226,18 @@ at::Tensor Transformer::run_layers(const at::Tensor& embedded,
                                    const core::RopeTable& rope,
                                    const PassOptions& options,
                                    ModelOutput& output) {
-  output.sequence_loss = at::zeros({}, dtype_ == at::kDouble ? at::kDouble : at::kFloat);
+  output.sequence_loss = at::zeros(
+      {},
+      at::TensorOptions().dtype(dtype_ == at::kDouble ? at::kDouble : at::kFloat).device(device_));
   at::Tensor x = embedded;
   int64_t moe_layer = 0;
   for (auto& layer : layers_) {
     at::Tensor replayed_TK;
     if (options.replay && layer.moe())
-      replayed_TK = options.replay->expert_TLK.select(1, moe_layer++).to(at::kLong).contiguous();
+      replayed_TK = options.replay->expert_TLK.select(1, moe_layer++)
+                        .to(at::kLong)
+                        .contiguous()
+                        .to(device_, /*non_blocking=*/true);
     auto out = run_layer(layer, x, layout, rope, options, replayed_TK);
     x = out.x;
     if (out.sequence_loss.defined())
@@ -217,7 +249,8 @@ at::Tensor Transformer::run_layers(const at::Tensor& embedded,
 
 KvCache Transformer::make_cache(int64_t rows) const {
   KvCache cache;
-  const auto options = at::TensorOptions().dtype(dtype_ == at::kDouble ? at::kDouble : at::kFloat);
+  const auto options =
+      at::TensorOptions().dtype(dtype_ == at::kDouble ? at::kDouble : at::kFloat).device(device_);
   for (const auto& layer : layers_) {
     const int64_t dim = layer.cache_dim();
     // Zeros: what lies behind a row may be read, and must not be a trap value.
@@ -229,20 +262,27 @@ KvCache Transformer::make_cache(int64_t rows) const {
 }
 
 at::Tensor Transformer::decode(const at::Tensor& tokens,
-                               const core::DecodeLayout& layout,
+                               const core::DecodeLayout& given,
                                KvCache& cache,
                                at::Tensor* expert_TLK) {
   at::NoGradGuard no_grad;
   const int64_t T = tokens.size(0);
+  core::DecodeLayout layout = given;
+  if (core::takes_device_branch(embedding_.value)) {
+    const bool for_kernel = config_.uses_mla() && !cache.layers.empty() &&
+                            core::device::has_decode_kernel(
+                                cache.layers[0], config_.kv_lora_rank, config_.qk_rope_head_dim);
+    core::device::prepare(layout, device_, for_kernel);
+  }
   const core::RopeTable& rope = rope_table(T > 0 ? layout.position.max().item<int64_t>() + 1 : 1);
-  at::Tensor x = core::embedding(embedding_.value, tokens);
+  at::Tensor x = embed(tokens);
   std::vector<at::Tensor> experts;
   for (size_t i = 0; i < layers_.size(); ++i) {
     at::Tensor expert_TK;
     x = layers_[i].decode(x, layout, rope, cache.layers[i], &expert_TK);
     if (expert_TLK && expert_TK.defined()) experts.push_back(expert_TK.to(at::kShort));
   }
-  if (!experts.empty()) *expert_TLK = at::stack(experts, 1);
+  if (!experts.empty()) *expert_TLK = core::to_host(at::stack(experts, 1));
   return core::rms_norm(x, final_norm_.value, config_.rms_norm_eps);
 }
 
@@ -275,8 +315,8 @@ void Transformer::run_mtp(const at::Tensor& embedded,
   const int64_t B = embedded.size(0), S = embedded.size(1);
   for (size_t i = 0; i < mtp_.size(); ++i) {
     const int64_t k = static_cast<int64_t>(i) + 1, length = S - k;
-    const auto layout = core::attention_layout(
-        B, length, document_id.defined() ? document_id.narrow(1, 0, length) : at::Tensor());
+    const auto layout = placed(core::attention_layout(
+        B, length, document_id.defined() ? document_id.narrow(1, 0, length) : at::Tensor()));
     hidden = run_mtp_module(mtp_[i],
                             hidden.narrow(1, 0, length),
                             embedded.narrow(1, k, length),
@@ -295,6 +335,9 @@ void Transformer::run_mtp(const at::Tensor& embedded,
                           ModelOutput& output) {
   const int64_t D = embedded.size(2);
   const at::Tensor embedded_TD = embedded.reshape({-1, D});
+  const auto here = [&](const std::vector<int64_t>& rows) {
+    return at::tensor(rows, at::kLong).to(device_, /*non_blocking=*/true);
+  };
   // Of each run, a depth has the positions but the last k: what lies k ahead is in the run.
   core::AttentionLayout shorter{1, 0, {}, false};
   for (const auto& run : layout.runs) shorter.runs.push_back({0, 0, run.count, run.position});
@@ -315,15 +358,14 @@ void Transformer::run_mtp(const at::Tensor& embedded,
       if (count > 0) runs.push_back(shorter.runs[r]);
     }
     shorter.seq_len = static_cast<int64_t>(kept.size());
-    const core::AttentionLayout of_depth{1, shorter.seq_len, runs, runs.size() == 1};
-    hidden = run_mtp_module(
-        mtp_[i],
-        hidden.reshape({-1, D}).index_select(0, at::tensor(kept, at::kLong)).unsqueeze(0),
-        embedded_TD.index_select(0, at::tensor(ahead, at::kLong)).unsqueeze(0),
-        of_depth,
-        rope,
-        options,
-        output);
+    const auto of_depth = placed({1, shorter.seq_len, runs, runs.size() == 1});
+    hidden = run_mtp_module(mtp_[i],
+                            hidden.reshape({-1, D}).index_select(0, here(kept)).unsqueeze(0),
+                            embedded_TD.index_select(0, here(ahead)).unsqueeze(0),
+                            of_depth,
+                            rope,
+                            options,
+                            output);
   }
 }
 

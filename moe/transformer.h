@@ -24,6 +24,11 @@ namespace cohort::moe {
 struct RoutingReplay {
   at::Tensor expert_TLK;                 ///< int16 [T, MoE layers, K]; ascending in a row.
   int64_t compared = 0, mismatched = 0;  ///< Added to by the pass.
+  at::Tensor
+      pending;  ///< What the device branch has counted and `settle` has not yet brought home.
+
+  /// Completes `mismatched` with what still lies on the device.
+  void settle();
 };
 
 /// How a forward pass is to be made.
@@ -89,12 +94,13 @@ struct KvCache {
 
 class Transformer {
  public:
-  /// Weights are drawn by name from `seed`, the same on every mesh; this rank keeps its experts
-  /// only.
+  /// Weights are drawn by name from `seed`, the same on every mesh and device; this rank keeps its
+  /// experts only. Ids, documents and layouts given to the passes stay on the CPU.
   Transformer(const core::ModelConfig& config,
               std::shared_ptr<distributed::Communicator> ep,
               uint64_t seed,
-              at::ScalarType dtype);
+              at::ScalarType dtype,
+              at::Device device = at::kCPU);
 
   /// input_ids int64 [B, S]; document_id int64 [B, S] or undefined (a row is one document).
   /// Collective over ep; differentiable.
@@ -113,8 +119,8 @@ class Transformer {
 
   /// tokens int64 [T], of any sequences, at the positions and in the cache rows of `layout`:
   /// several of one sequence may come in one pass. -> [T, D] after the final norm. `expert_TLK`, if
-  /// wanted, becomes int16 [T, MoE layers, K]: the experts chosen. T may be 0. No gradient, no
-  /// prediction modules. Collective over ep.
+  /// wanted, becomes int16 [T, MoE layers, K] on the CPU: the experts chosen. T may be 0. No
+  /// gradient, no prediction modules. Collective over ep.
   at::Tensor decode(const at::Tensor& tokens,
                     const core::DecodeLayout& layout,
                     KvCache& cache,
@@ -124,6 +130,7 @@ class Transformer {
   const at::Tensor& head() const { return head_.value; }
   const core::ModelConfig& config() const { return config_; }
   at::ScalarType dtype() const { return dtype_; }
+  at::Device device() const { return device_; }
 
   core::ParameterList parameters() const;
   std::vector<core::Buffer> buffers() const;
@@ -172,8 +179,14 @@ class Transformer {
                ModelOutput& output);
   const core::RopeTable& rope_table(int64_t length);
 
+  /// With positions where the device branch wants them.
+  core::AttentionLayout placed(core::AttentionLayout layout) const;
+  /// Embeddings of ids that are on the CPU.
+  at::Tensor embed(const at::Tensor& ids) const;
+
   core::ModelConfig config_;
   at::ScalarType dtype_;
+  at::Device device_;
   core::Parameter embedding_, final_norm_, head_;
   std::vector<DecoderLayer> layers_;
   std::vector<MtpModule> mtp_;

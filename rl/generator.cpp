@@ -4,10 +4,12 @@
 #include <chrono>
 #include <optional>
 
+#include "core/base/device_branch.h"
 #include "core/base/error.h"
 #include "core/base/rng.h"
 #include "core/nn/kernel_types.h"
 #include "core/nn/linear.h"
+#include "kernels/cpu/likeliest.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/sampling.h"
 #include "kernels/cpu/token_log_probs.h"
@@ -195,6 +197,7 @@ struct Generator::State {
     if (draws.empty()) return;
     std::vector<int64_t> token(draws.size());
     std::vector<double> log_prob(draws.size()), entropy(draws.size());
+    const int64_t most = options.top_log_probs;
     const kernels::SamplingRule rule{
         sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p};
     const double inverse = sampling.temperature > 0 ? 1 / sampling.temperature : 1.0;
@@ -202,8 +205,9 @@ struct Generator::State {
       const int64_t classes = draws[0].logits.numel();
       kernels::parallel_for(static_cast<int64_t>(draws.size()), 1, [&](int64_t begin, int64_t end) {
         std::vector<kernels::Sum<T>> work(classes);
+        std::vector<double> top(most);
         for (int64_t i = begin; i < end; ++i) {
-          const Running& sample = *draws[i].sample;
+          Running& sample = *draws[i].sample;
           T* logits = core::elements<T>(draws[i].logits);
           const double u = core::random_uniform((*requests)[sample.request].seeds[sample.sample],
                                                 core::stream_of("token"),
@@ -212,6 +216,11 @@ struct Generator::State {
           if (token[i] < 0) continue;
           kernels::token_log_probs<T>(
               logits, &token[i], 1, classes, inverse, nullptr, &log_prob[i], &entropy[i]);
+          if (most == 0) continue;
+          auto& tokens = sample.out.top_tokens;
+          tokens.resize(tokens.size() + most);
+          kernels::likeliest<T>(logits, classes, most, &tokens[tokens.size() - most], top.data());
+          sample.out.top_log_prob.insert(sample.out.top_log_prob.end(), top.begin(), top.end());
         }
       });
     });
@@ -345,16 +354,18 @@ struct Generator::State {
     if (!prefixes.empty()) {
       std::vector<int64_t> last;
       for (const auto& [prefix, row] : prefixes) last.push_back(row);
-      const at::Tensor chosen = hidden.index_select(0, at::tensor(last, at::kLong));
+      const at::Tensor chosen =
+          hidden.index_select(0, at::tensor(last, at::kLong).to(hidden.device()));
       for (int64_t i = 0; i < chosen.size(0); i += at_once) {
         const int64_t count = std::min(at_once, chosen.size(0) - i);
-        const at::Tensor logits = core::linear(chosen.narrow(0, i, count), head);
+        const at::Tensor logits = core::to_host(core::linear(chosen.narrow(0, i, count), head));
         for (int64_t j = 0; j < count; ++j) prefixes[i + j].first->logits = logits[j].clone();
       }
     }
     for (int64_t i = 0; i < static_cast<int64_t>(decoding.size()); i += at_once) {
       const int64_t count = std::min<int64_t>(at_once, decoding.size() - i);
-      const at::Tensor logits = core::linear(hidden.narrow(0, first_decoding + i, count), head);
+      const at::Tensor logits =
+          core::to_host(core::linear(hidden.narrow(0, first_decoding + i, count), head));
       std::vector<Draw> draws;
       for (int64_t j = 0; j < count; ++j) draws.push_back({decoding[i + j], logits[j]});
       draw(draws);
@@ -384,6 +395,11 @@ Generator::Generator(moe::Transformer& model,
   COHORT_CHECK_INPUT(options.max_running >= 1,
                      "generation: max_running is {}; it must be at least 1",
                      options.max_running);
+  COHORT_CHECK_INPUT(
+      options.top_log_probs >= 0 && options.top_log_probs <= model.config().vocab_size,
+      "generation: the {} likeliest tokens of a vocabulary of {} are asked for",
+      options.top_log_probs,
+      model.config().vocab_size);
 }
 
 Generator::~Generator() = default;

@@ -42,6 +42,10 @@ struct Generated {
   /// int16 [prompt + tokens - 1, MoE layers, K]: the experts of every token that was an input.
   /// Undefined when the model has no MoE layer or routing was not asked for.
   at::Tensor experts;
+  /// [tokens, top_log_probs]: the likeliest tokens in place of each, the likeliest first, and log
+  /// softmax(logits) of them, whatever the temperature. Empty unless asked for.
+  std::vector<int32_t> top_tokens;
+  std::vector<float> top_log_prob;
   StopReason stop = StopReason::kLength;
 };
 
@@ -49,6 +53,7 @@ struct GeneratorOptions {
   int64_t max_running = 256;  ///< Sequences that decode at once.
   int64_t cache_tokens = 0;   ///< Capacity in tokens; 0: max_running of the longest ones.
   bool record_experts = false;
+  int64_t top_log_probs = 0;  ///< How many likeliest tokens to record; at most the vocabulary.
 };
 
 struct GeneratorCounters {

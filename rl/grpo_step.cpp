@@ -19,12 +19,13 @@ struct Agreement {
   double drift_max = 0;
   int64_t mismatched = 0, compared = 0;
 
-  void add(const at::Tensor& log_prob, const PolicyBatch& batch, const moe::RoutingReplay* replay) {
+  void add(const at::Tensor& log_prob, const PolicyBatch& batch, moe::RoutingReplay* replay) {
     const at::Tensor drift =
         (log_prob.detach().to(at::kDouble) - batch.old_log_prob.to(at::kDouble)).abs().max();
     // A NaN stays, whichever side it comes from.
     drift_max = at::maximum(drift, at::full({}, drift_max, at::kDouble)).item<double>();
     if (!replay) return;
+    replay->settle();
     mismatched += replay->mismatched;
     compared += replay->compared;
   }

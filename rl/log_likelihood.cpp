@@ -77,8 +77,9 @@ core::TokenScores score(moe::Transformer& model,
   row.layout.one_run_a_row = requests.size() == 1;
   const at::Tensor hidden =
       model.forward(int64_tensor(row.ids).unsqueeze(0), row.layout, {}).hidden.squeeze(0);
+  const at::Tensor predicts = int64_tensor(row.predicts).to(hidden.device(), /*non_blocking=*/true);
   return core::score_tokens(
-      hidden.index_select(0, int64_tensor(row.predicts)), model.head(), int64_tensor(row.target));
+      hidden.index_select(0, predicts), model.head(), int64_tensor(row.target));
 }
 
 void check(std::span<const LikelihoodRequest> requests, int64_t window) {

@@ -36,6 +36,11 @@ ModelFolder open_model_folder(const std::string& path);
 /// The same by all ranks together, which share the verifying. Collective over mesh.world.
 ModelFolder open_model_folder(const std::string& path, const distributed::Mesh& mesh);
 
+/// 16 hexadecimal digits that tell these weights from others: a hash of config.json and the
+/// manifest, which holds hashes of every tensor, or of config.json and every byte of the shards,
+/// which the ranks share. The same on any mesh. Collective over mesh.world.
+std::string weights_xxh3(const ModelFolder& folder, const distributed::Mesh& mesh);
+
 /// Fills every parameter and buffer that this rank holds, piece by piece and in the model's dtype;
 /// nothing else is read. Of a multi-token-prediction module that the folder lacks the drawn weights
 /// stay, with a warning; modules that the model lacks are passed over. Throws InputError with a

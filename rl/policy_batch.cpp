@@ -1,5 +1,6 @@
 #include "rl/policy_batch.h"
 
+#include "core/base/device_branch.h"
 #include "core/base/error.h"
 
 namespace cohort::rl {
@@ -70,8 +71,12 @@ core::TokenLogProbs log_probs(moe::Transformer& model,
                               const moe::PassOptions& pass,
                               double temperature) {
   const auto out = model.forward(batch.input_ids, batch.layout, pass);
-  const at::Tensor x = out.hidden.reshape({-1, out.hidden.size(-1)}).index_select(0, batch.row);
-  return core::token_log_probs(x, model.head(), batch.target, temperature);
+  const at::Tensor row = batch.row.to(out.hidden.device(), /*non_blocking=*/true);
+  const at::Tensor x = out.hidden.reshape({-1, out.hidden.size(-1)}).index_select(0, row);
+  auto values = core::token_log_probs(x, model.head(), batch.target, temperature);
+  // The losses of some numbers a token are the CPU's.
+  values.log_prob = core::to_host(values.log_prob);
+  return values;
 }
 
 PolicyTokens policy_tokens(const PolicyBatch& batch, const at::Tensor& log_prob) {

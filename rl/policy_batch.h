@@ -40,8 +40,8 @@ struct PolicyBatch {
 
 PolicyBatch pack(std::span<const PolicySequence> sequences);
 
-/// Log-probabilities of a batch's tokens under `model`. Collective over its ep axis;
-/// differentiable.
+/// Log-probabilities of a batch's tokens under `model`, those on the CPU, their entropy where the
+/// model is. Collective over its ep axis; differentiable.
 core::TokenLogProbs log_probs(moe::Transformer& model,
                               const PolicyBatch& batch,
                               const moe::PassOptions& pass,

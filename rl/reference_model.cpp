@@ -10,7 +10,7 @@ constexpr const char* kPrefix = "reference.";
 }  // namespace
 
 ReferenceModel::ReferenceModel(const moe::Transformer& policy, const distributed::Mesh& mesh)
-    : mesh_(mesh), model_(policy.config(), mesh.ep, 0, policy.dtype()) {
+    : mesh_(mesh), model_(policy.config(), mesh.ep, 0, policy.dtype(), policy.device()) {
   for (auto& parameter : model_.parameters()) parameter.value.set_requires_grad(false);
   refresh(policy);
 }

@@ -17,6 +17,7 @@ struct RunOrigin {
   moe::RunFolder files;  ///< With the tokenizer's text.
   std::optional<ModelFolder> model;
   std::string tokenizer_path;
+  std::string folder;  ///< Where the chat template stands, if there is one.
 
   /// None where the run goes on from a checkpoint of its own.
   moe::StartingWeights weights() const;
@@ -25,10 +26,13 @@ struct RunOrigin {
 };
 
 /// Opens run.dir; the tokenizer is data.tokenizer, else the one beside the weights. `what` names
-/// the method in messages. Throws InputError when there is nothing to start from. Collective.
+/// the method in messages. `may_be_new`: without run.model the run starts from new weights, if
+/// data.tokenizer is given, beside which the files stand that travel along. Throws InputError when
+/// there is nothing to start from. Collective.
 RunOrigin find_origin(const core::Config& config,
                       const distributed::Mesh& mesh,
                       bool resume,
-                      const std::string& what);
+                      const std::string& what,
+                      bool may_be_new = false);
 
 }  // namespace cohort::rl

@@ -25,14 +25,20 @@ RunOrigin find(const core::Config& config, const distributed::Mesh& mesh, bool r
       config.train.micro_batch,
       mesh.shape.dp,
       unit);
-  return find_origin(config, mesh, resume, "supervised fine-tuning");
+  return find_origin(config, mesh, resume, "supervised fine-tuning", true);
 }
 
-SftFiles read(const core::Config& config, const core::Tokenizer& tokenizer) {
+SftFiles read(const core::Config& config,
+              const core::Tokenizer& tokenizer,
+              const std::string& folder) {
   SftFormat format;
   format.tokenizer = &tokenizer;
   format.bos_token_id = config.model.bos_token_id;
   format.eos_token_id = config.model.eos_token_id;
+  format.conversation = folder_conversation(folder);
+  format.vocab_size = config.model.vocab_size;
+  format.teacher = config.sft.distill.weight > 0;
+  if (format.teacher) format.tokenizer_xxh3 = tokenizer_xxh3(tokenizer);
   return read_sft_files(config.data, format);
 }
 
@@ -51,7 +57,7 @@ class SftRun {
       : mesh_(distributed::make_mesh(config.mesh)),
         origin_(find(config, mesh_, resume)),
         tokenizer_(origin_.tokenizer(config.model)),
-        files_(read(config, tokenizer_)),
+        files_(read(config, tokenizer_, origin_.folder)),
         rows_(files_.train, files_.weights, config.data.seq_len, config.run.seed),
         held_out_(pack_rows(files_.validation, config.data.seq_len)),
         config_(resolved(config, rows_)),
@@ -112,7 +118,9 @@ class SftRun {
                       make_sft_batch(files_.train, part, depths()),
                       counts.targets,
                       train.mtp_loss_weight,
-                      train.recompute == "layer");
+                      train.recompute == "layer",
+                      config_.sft.distill,
+                      counts.teacher);
     };
     return moe::train_step(
         run_.model(), run_.optimizer(), mesh_, per_rank / train.micro_batch, loss, options);

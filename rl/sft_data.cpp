@@ -10,7 +10,7 @@
 namespace cohort::rl {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 namespace fs = std::filesystem;
 
 constexpr const char* kWanted =
@@ -37,6 +37,8 @@ class Record {
 
   bool has(const char* key) const { return object_.contains(key) && !object_[key].is_null(); }
   bool is_list(const char* key) const { return object_[key].is_array(); }
+  bool is_true(const char* key) const { return has(key) && object_[key] == true; }
+  const json& at(const char* key) const { return object_[key]; }
 
   const std::string& text(const char* key) const {
     COHORT_CHECK_INPUT(object_[key].is_string(),
@@ -80,7 +82,8 @@ class Record {
   json object_;
 };
 
-std::vector<TextSpan> conversation(const json& messages,
+std::vector<TextSpan> conversation(const Record& record,
+                                   const json& messages,
                                    size_t first_trained,
                                    const std::string& where,
                                    const SftFormat& format) {
@@ -93,8 +96,10 @@ std::vector<TextSpan> conversation(const json& messages,
                        where);
   }
   COHORT_CHECK_INPUT(any, "{}: no assistant speaks; there is nothing to learn from it", where);
+  json variables = json::object();
+  if (record.has("tools")) variables["tools"] = record.at("tools");
   try {
-    return render_conversation(messages, first_trained, format.render);
+    return format.conversation(messages, first_trained, variables);
   } catch (const InputError& error) {
     throw InputError(fmt::format("{}: {}", where, error.what()));
   }
@@ -111,18 +116,46 @@ std::vector<TextSpan> spans_of(const Record& record,
                      pair ? "both a completion and messages" : "neither completion nor messages",
                      kWanted);
   is_conversation = messages || record.is_list("completion");
-  if (messages) return conversation(record.messages("messages"), 0, where, format);
+  if (messages) return conversation(record, record.messages("messages"), 0, where, format);
   COHORT_CHECK_INPUT(record.has("prompt"), "{}: a completion without a prompt; {}", where, kWanted);
   if (is_conversation) {
     json all = record.messages("prompt");
     const size_t first_trained = all.size();
     for (const auto& message : record.messages("completion")) all.push_back(message);
-    return conversation(all, first_trained, where, format);
+    return conversation(record, all, first_trained, where, format);
   }
   const std::string& completion = record.text("completion");
   COHORT_CHECK_INPUT(
       !completion.empty(), "{}: the completion is empty; there is nothing to learn from it", where);
   return {{record.text("prompt"), false}, {completion, true}};
+}
+
+/// The teacher's word on the completion, where the line has it and it is asked for.
+Teacher teacher_of(const Record& record,
+                   bool is_conversation,
+                   const std::string& where,
+                   const SftFormat& format) {
+  if (!format.teacher || !record.has("teacher")) return {};
+  COHORT_CHECK_INPUT(!is_conversation,
+                     "{}: a teacher's tokens beside a conversation; want a prompt and a completion "
+                     "that are texts, as cohort sample writes",
+                     where);
+  Teacher teacher = read_teacher(record.at("teacher"), where, format.vocab_size);
+  COHORT_CHECK_INPUT(teacher.tokenizer == format.tokenizer_xxh3,
+                     "{}: the teacher's tokenizer ({}) is not this model's ({}), its tokens mean "
+                     "other texts; want the same tokenizer, or sft.distill.weight=0, which learns "
+                     "from the text alone",
+                     where,
+                     teacher.tokenizer,
+                     format.tokenizer_xxh3);
+  const std::string& completion = record.text("completion");
+  const std::span<const int32_t> tokens(teacher.tokens);
+  COHORT_CHECK_INPUT(format.tokenizer->decode(tokens) == completion ||
+                         format.tokenizer->decode(tokens.first(tokens.size() - 1)) == completion,
+                     "{}: teacher.tokens do not spell the completion; want both as cohort sample "
+                     "writes them",
+                     where);
+  return teacher;
 }
 
 /// Whether a turn is over with this token.
@@ -142,7 +175,9 @@ SftExample sft_example(std::string_view line, const std::string& where, const Sf
     example.tokens.push_back(token);
     example.trained.push_back(trained);
   };
-  for (const TextSpan& span : spans_of(record, where, format, is_conversation)) {
+  const auto spans = spans_of(record, where, format, is_conversation);
+  example.teacher = teacher_of(record, is_conversation, where, format);
+  for (const TextSpan& span : spans) {
     std::vector<int32_t> ids;
     try {
       ids = format.tokenizer->encode(span.text);
@@ -153,9 +188,13 @@ SftExample sft_example(std::string_view line, const std::string& where, const Sf
     const bool begins = !is_conversation || ids.empty() || ids[0] != format.bos_token_id;
     if (example.tokens.empty() && format.bos_token_id >= 0 && begins)
       add(static_cast<int32_t>(format.bos_token_id), false);
+    if (span.trained && !example.teacher.tokens.empty()) {
+      example.teacher_begin = static_cast<int64_t>(example.tokens.size());
+      ids = example.teacher.tokens;
+    }
     for (const int32_t id : ids) add(id, span.trained);
   }
-  if (format.eos_token_id >= 0 &&
+  if (format.eos_token_id >= 0 && !record.is_true("truncated") &&
       (example.tokens.empty() || !ends(example.tokens.back(), is_conversation, format)))
     add(static_cast<int32_t>(format.eos_token_id), true);
   const bool learns =
@@ -203,6 +242,15 @@ void SftFile::add(const SftExample& example) {
   trained_.insert(trained_.end(), example.trained.begin(), example.trained.end());
   starts_.push_back(static_cast<int64_t>(tokens_.size()));
   num_trained_ += std::count(example.trained.begin(), example.trained.end(), true);
+  const Teacher& teacher = example.teacher;
+  teachers_.push_back({example.teacher_begin,
+                       static_cast<int64_t>(teacher.tokens.size()),
+                       teacher.top,
+                       static_cast<int64_t>(top_tokens_.size())});
+  top_tokens_.insert(top_tokens_.end(), teacher.top_tokens.begin(), teacher.top_tokens.end());
+  top_log_probs_.insert(
+      top_log_probs_.end(), teacher.top_log_probs.begin(), teacher.top_log_probs.end());
+  num_teacher_ += teachers_.back().count;
 }
 
 int64_t SftFile::num_targets(int64_t i, int64_t k) const {

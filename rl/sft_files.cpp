@@ -2,6 +2,8 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "core/base/error.h"
 #include "core/base/log.h"
 
@@ -11,12 +13,14 @@ namespace {
 using nlohmann::ordered_json;
 
 ordered_json entry_of(const SftFile& file) {
-  return {{"path", file.path()},
-          {"xxh3", file.xxh3()},
-          {"documents", file.count()},
-          {"tokens", file.num_tokens()},
-          {"trained_tokens", file.num_trained()},
-          {"dropped", {{"longer_than_seq_len", file.left_out()}}}};
+  ordered_json entry{{"path", file.path()},
+                     {"xxh3", file.xxh3()},
+                     {"documents", file.count()},
+                     {"tokens", file.num_tokens()},
+                     {"trained_tokens", file.num_trained()},
+                     {"dropped", {{"longer_than_seq_len", file.left_out()}}}};
+  if (file.num_teacher() > 0) entry["teacher_tokens"] = file.num_teacher();
+  return entry;
 }
 
 }  // namespace
@@ -54,6 +58,13 @@ SftFiles read_sft_files(const core::DataConfig& data, const SftFormat& format) {
     files.train.emplace_back(source.path, format, data.seq_len);
     files.weights.push_back(source.weight);
   }
+  const bool told = std::any_of(files.train.begin(), files.train.end(), [](const SftFile& file) {
+    return file.num_teacher() > 0;
+  });
+  COHORT_CHECK_INPUT(
+      told || !format.teacher,
+      "sft.distill.weight is above 0 and no example of data.train has a \"teacher\"; "
+      "want a file that cohort sample wrote with sample.top_logprobs");
   if (!data.validation.empty())
     files.validation.emplace_back(data.validation, format, data.seq_len);
   return files;

@@ -19,6 +19,47 @@ at::Tensor filled(const std::vector<int64_t>& values) {
   return out;
 }
 
+/// Collects what teachers told, row by row.
+class TeacherRows {
+ public:
+  /// `first_place`: of the example's first target, that of its second token.
+  void add(const SftFile& file, int64_t index, int64_t first_place) {
+    const TeacherSpan& teacher = file.teacher(index);
+    for (int64_t i = 0; i < teacher.count; ++i) {
+      const int64_t token_idx = teacher.first + i;
+      if (token_idx == 0) continue;  // nothing predicts it
+      places_.push_back(first_place + token_idx - 1);
+      sources_.push_back({&file, &teacher, i});
+    }
+    most_ = std::max(most_, teacher.count > 0 ? teacher.top : 0);
+  }
+
+  void fill(SftBatch& batch) const {
+    if (places_.empty()) return;
+    const auto rows = static_cast<int64_t>(places_.size());
+    batch.teacher_rows = filled(places_);
+    batch.top_tokens = at::full({rows, most_}, -1, at::kInt);
+    batch.top_log_probs = at::zeros({rows, most_}, at::kFloat);
+    for (int64_t row = 0; row < rows; ++row) {
+      const auto& [file, teacher, i] = sources_[row];
+      const auto tokens = file->top_tokens(*teacher).subspan(i * teacher->top, teacher->top);
+      const auto probs = file->top_log_probs(*teacher).subspan(i * teacher->top, teacher->top);
+      std::copy(tokens.begin(), tokens.end(), batch.top_tokens.data_ptr<int32_t>() + row * most_);
+      std::copy(probs.begin(), probs.end(), batch.top_log_probs.data_ptr<float>() + row * most_);
+    }
+  }
+
+ private:
+  struct Source {
+    const SftFile* file;
+    const TeacherSpan* teacher;
+    int64_t i;
+  };
+  std::vector<int64_t> places_;
+  std::vector<Source> sources_;
+  int64_t most_ = 0;
+};
+
 }  // namespace
 
 std::vector<PackedRow> pack_rows(const std::vector<SftFile>& files,
@@ -119,8 +160,10 @@ SftBatch make_sft_batch(const std::vector<SftFile>& files,
   std::vector<int64_t> ids;
   std::vector<std::vector<int64_t>> targets(static_cast<size_t>(depths) + 1);
   SftBatch batch;
+  TeacherRows teachers;
   for (const PackedRow& row : rows)
     for (const auto& [file, index] : row.examples) {
+      teachers.add(files[file], index, static_cast<int64_t>(targets[0].size()));
       const auto tokens = files[file].tokens(index);
       const int64_t length = files[file].length(index);
       batch.layout.runs.push_back({0, static_cast<int64_t>(ids.size()), length - 1, 0});
@@ -135,6 +178,7 @@ SftBatch make_sft_batch(const std::vector<SftFile>& files,
   batch.layout.one_run_a_row = batch.layout.runs.size() == 1;
   batch.input_ids = filled(ids).unsqueeze(0);
   for (const auto& target : targets) batch.targets.push_back(filled(target));
+  teachers.fill(batch);
   return batch;
 }
 
@@ -146,6 +190,7 @@ RowCounts count_rows(const std::vector<SftFile>& files,
   for (const PackedRow& row : rows) {
     counts.tokens += row.tokens;
     counts.examples += static_cast<int64_t>(row.examples.size());
+    for (const auto& [file, index] : row.examples) counts.teacher += files[file].num_teacher(index);
     for (const auto& [file, index] : row.examples)
       for (int64_t k = 0; k <= depths; ++k) counts.targets[k] += files[file].num_targets(index, k);
   }

@@ -75,6 +75,10 @@ struct SftBatch {
   /// Depth k = 0, 1, ...: int64 [T_k], in the order of Transformer's outputs of that depth; -1
   /// where the token predicted is not trained.
   std::vector<at::Tensor> targets;
+  /// Depth 0's targets of which a teacher told its likeliest tokens: int64 [R], their places in
+  /// ascending order; int32 [R, K], -1 after a row's last; fp32 [R, K]. Undefined when there are
+  /// none.
+  at::Tensor teacher_rows, top_tokens, top_log_probs;
 };
 
 /// `depths`: of multi-token prediction; 0: the next token only.
@@ -86,6 +90,7 @@ SftBatch make_sft_batch(const std::vector<SftFile>& files,
 struct RowCounts {
   int64_t examples = 0, tokens = 0;
   std::vector<int64_t> targets;  ///< Of each depth.
+  int64_t teacher = 0;           ///< Of depth 0's targets those of which a teacher told.
 };
 RowCounts count_rows(const std::vector<SftFile>& files,
                      std::span<const PackedRow> rows,

@@ -54,17 +54,29 @@ std::string template_of(const ordered_json& config, const std::string& path) {
       "{}: chat_template should be a text or a list with a template called \"default\"", path));
 }
 
+/// An empty object when there is no such file.
+ordered_json read_config(const std::string& path) {
+  ordered_json config = ordered_json::object();
+  if (!std::filesystem::is_regular_file(path)) return config;
+  config = ordered_json::parse(read_text(path), nullptr, false);
+  COHORT_CHECK_INPUT(config.is_object(), "{}: is no JSON object", path);
+  return config;
+}
+
 }  // namespace
+
+bool has_folder_chat(const std::string& folder) {
+  if (std::filesystem::is_regular_file(folder + "/chat_template.jinja")) return true;
+  const ordered_json config = read_config(folder + "/tokenizer_config.json");
+  return config.contains("chat_template") && !config["chat_template"].is_null();
+}
 
 FolderChat read_folder_chat(const std::string& folder) {
   const std::string path = folder + "/tokenizer_config.json",
                     jinja = folder + "/chat_template.jinja";
   const bool has_jinja = std::filesystem::is_regular_file(jinja);
-  ordered_json config = ordered_json::object(), variables = ordered_json::object();
-  if (std::filesystem::is_regular_file(path)) {
-    config = ordered_json::parse(read_text(path), nullptr, false);
-    COHORT_CHECK_INPUT(config.is_object(), "{}: is no JSON object", path);
-  }
+  const ordered_json config = read_config(path);
+  ordered_json variables = ordered_json::object();
   add_special_tokens(config, variables);
   return {has_jinja ? ChatTemplate::parse(read_text(jinja), jinja)
                     : ChatTemplate::parse(template_of(config, path), path + ": chat_template"),

@@ -17,4 +17,8 @@ struct FolderChat {
 /// list of {"name", "template"} of which "default" is taken. Throws InputError when there is none.
 FolderChat read_folder_chat(const std::string& folder);
 
+/// Whether read_folder_chat has something to read. Throws InputError for a tokenizer_config.json
+/// that is no JSON object.
+bool has_folder_chat(const std::string& folder);
+
 }  // namespace cohort::core

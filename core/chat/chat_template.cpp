@@ -123,6 +123,8 @@ std::string ChatTemplate::render(const ordered_json& messages,
   return run(*parsed_, name_, messages, add_generation_prompt, variables).text;
 }
 
+bool ChatTemplate::has_generation() const { return parsed_->has_generation; }
+
 std::vector<ChatSpan> ChatTemplate::render_spans(const ordered_json& messages,
                                                  const ordered_json& variables) const {
   const chat::Rendered whole = run(*parsed_, name_, messages, false, variables);

@@ -45,6 +45,9 @@ class ChatTemplate {
   std::vector<ChatSpan> render_spans(const nlohmann::ordered_json& messages,
                                      const nlohmann::ordered_json& variables = {}) const;
 
+  /// Whether it marks what the assistant says by {% generation %}.
+  bool has_generation() const;
+
  private:
   std::string name_;
   std::shared_ptr<const chat::Template> parsed_;

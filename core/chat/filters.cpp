@@ -124,7 +124,7 @@ Value to_json_filter(const Value& value, const Arguments& given, Work& work) {
     const int64_t width = integer_of(*indent, "tojson");
     if (width < 0 || width > 16) throw Fault("tojson wants an indent of 0 to 16");
     style.indent = static_cast<int>(width);
-    style.item_separator = ",";
+    style.item_separator = std::string(1, ',');  // a literal here makes GCC 12 warn of nothing
   }
   if (separators && !separators->is_none()) {
     const Values both = walk(*separators, work);

@@ -222,6 +222,38 @@ struct RlConfig {
   friend bool operator==(const RlConfig&, const RlConfig&) = default;
 };
 
+/// `cohort sample`: completions of rl.task drawn by run.model, those that rl.rewards find good kept
+/// as examples (rejection sampling, as in DeepSeek-R1, arXiv:2501.12948, section 2.3.3).
+struct SampleConfig {
+  std::string out;              ///< JSONL file of examples; its folder is made. Empty: not given.
+  std::string split = "train";  ///< train | test
+  int64_t prompts = 1000;       ///< Different problems; 0 (null in YAML): all that a file has.
+  int64_t samples_per_prompt = 16;  ///< Completions a problem.
+  /// Least reward (the weighted sum) of what is kept; -infinity (null in YAML): no threshold.
+  double keep_at_least = 1.0;
+  int64_t keep_per_prompt = 0;    ///< At most so many completions a problem; 0: all.
+  std::string choose = "best";    ///< best | random: which, where there are more.
+  bool deduplicate = true;        ///< Of equal completions of a problem, white space aside, one.
+  bool keep_truncated = false;    ///< Whether completions cut by max_new_tokens may be kept.
+  int64_t top_logprobs = 0;       ///< So many likeliest tokens are stored with each token; 0: none.
+  int64_t prompts_per_part = 64;  ///< Problems between two saves, over all ranks.
+  friend bool operator==(const SampleConfig&, const SampleConfig&) = default;
+};
+
+/// Logit distillation: rl/sft_loss.h has the equation.
+struct DistillConfig {
+  double weight = 0;  ///< Of the divergence; 1 - weight is the cross-entropy's. 0: none.
+  std::string divergence = "forward_kl";  ///< forward_kl | reverse_kl
+  double temperature = 1.0;               ///< Both distributions are softened by it.
+  friend bool operator==(const DistillConfig&, const DistillConfig&) = default;
+};
+
+/// Supervised fine-tuning, beyond what every training run has.
+struct SftConfig {
+  DistillConfig distill;
+  friend bool operator==(const SftConfig&, const SftConfig&) = default;
+};
+
 struct LogConfig {
   int64_t every = 1;             ///< Steps a line of metrics.jsonl.
   int64_t validate_every = 100;  ///< Steps; 0: only at the end. Needs data.validation.
@@ -242,6 +274,8 @@ struct Config {
   CheckpointConfig checkpoint;
   LogConfig log;
   RlConfig rl;
+  SampleConfig sample;
+  SftConfig sft;
   friend bool operator==(const Config&, const Config&) = default;
 };
 

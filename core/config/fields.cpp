@@ -9,6 +9,7 @@ namespace {
 // Upper ends are far above any real model and keep products of two or three sizes inside int64.
 constexpr double kMaxDim = 1 << 20, kMaxTokens = 1 << 24, kMaxExperts = 1 << 16, kMaxLayers = 10000,
                  kMaxRanks = 1 << 20, kMaxCount = 1e12;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 Allowed anything() { return {}; }
 Allowed from_to(double low, double high) {
@@ -255,6 +256,50 @@ std::vector<Field> training_fields() {
   };
 }
 
+std::vector<Field> sample_fields() {
+  return {
+      COHORT_FIELD(sample.out,
+                   or_null(anything()),
+                   "JSONL file that gets the completions kept; cohort sft reads it"),
+      COHORT_FIELD(sample.split, one_of({"train", "test"}), "problems of rl.task that are drawn"),
+      COHORT_FIELD(sample.prompts,
+                   or_null(from_to(1, kMaxTokens)),
+                   "different problems, from the split's first on; null: all of a task of files"),
+      COHORT_FIELD(
+          sample.samples_per_prompt, from_to(1, kMaxExperts), "completions drawn for a problem"),
+      COHORT_FIELD(sample.keep_at_least,
+                   or_null(from_to(-kMaxCount, kMaxCount), -kInfinity),
+                   "least weighted sum of rewards of what is kept; null: anything is"),
+      COHORT_FIELD(sample.keep_per_prompt,
+                   from_to(0, kMaxExperts),
+                   "most completions kept of a problem; 0: all"),
+      COHORT_FIELD(sample.choose,
+                   one_of({"best", "random"}),
+                   "which are kept, where there are more: the best rewarded, or any by the seed"),
+      COHORT_FIELD(sample.deduplicate,
+                   anything(),
+                   "keep one of a problem's completions that differ in white space only"),
+      COHORT_FIELD(sample.keep_truncated,
+                   anything(),
+                   "whether completions cut by rl.sampling.max_new_tokens may be kept"),
+      COHORT_FIELD(sample.top_logprobs,
+                   from_to(0, 1024),
+                   "likeliest tokens stored with each token, for sft.distill; 0: none"),
+      COHORT_FIELD(sample.prompts_per_part,
+                   from_to(1, kMaxTokens),
+                   "problems between two saves, over all ranks: what a kill costs at most"),
+      COHORT_FIELD(sft.distill.weight,
+                   from_to(0, 1),
+                   "share of the divergence from the stored likeliest tokens in the loss; 0: none"),
+      COHORT_FIELD(sft.distill.divergence,
+                   one_of({"forward_kl", "reverse_kl"}),
+                   "KL(teacher || student), or KL(student || teacher)"),
+      COHORT_FIELD(sft.distill.temperature,
+                   above(0),
+                   "softens teacher and student; the divergence is multiplied by its square"),
+  };
+}
+
 std::vector<Field> rl_fields() {
   return {
       COHORT_FIELD(rl.task,
@@ -368,7 +413,7 @@ std::string describe_type(const Field& field) {
 const std::vector<Field>& fields() {
   static const std::vector<Field> table = [] {
     std::vector<Field> all = run_fields();
-    for (auto part : {model_fields(), training_fields(), rl_fields()})
+    for (auto part : {model_fields(), training_fields(), rl_fields(), sample_fields()})
       all.insert(all.end(), part.begin(), part.end());
     return all;
   }();

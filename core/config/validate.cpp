@@ -228,15 +228,32 @@ void check_rl(const Config& config, const Origins& origins) {
                      rl.sampling.max_new_tokens);
 }
 
+void check_sample(const Config& config, const Origins& origins) {
+  const SampleConfig& sample = config.sample;
+  if (!sample.out.empty())
+    COHORT_CHECK_INPUT(sample.out.ends_with(".jsonl") && !sample.out.ends_with("/.jsonl"),
+                       "{}: '{}' is no name of a JSONL file; want one that ends in .jsonl",
+                       origins.blame({"sample.out"}),
+                       sample.out);
+  COHORT_CHECK_INPUT(sample.keep_per_prompt <= sample.samples_per_prompt,
+                     "{}: {} of {} completions cannot be kept; want at most samples_per_prompt",
+                     origins.blame({"sample.keep_per_prompt", "sample.samples_per_prompt"}),
+                     sample.keep_per_prompt,
+                     sample.samples_per_prompt);
+  COHORT_CHECK_INPUT(sample.top_logprobs <= config.model.vocab_size,
+                     "{}: {} likeliest tokens of a vocabulary of {}; want at most vocab_size",
+                     origins.blame({"sample.top_logprobs", "model.vocab_size"}),
+                     sample.top_logprobs,
+                     config.model.vocab_size);
+}
+
 void check_device(const Config& config, const Origins& origins) {
   if (config.run.device != "cuda") return;
-  const std::string where = origins.blame({"run.device"});
+  // Whether each rank has a GPU is seen once all ranks are up (distributed/device_choice.h).
   COHORT_CHECK_INPUT(at::CUDAHooksRegistry()->Has("CUDAHooks"),
-                     "{}: this binary was built without CUDA; use run.device=cpu or auto",
-                     where);
-  COHORT_CHECK_INPUT(at::detail::getCUDAHooks().hasCUDA(),
-                     "{}: no CUDA device is visible on this machine; use run.device=cpu or auto",
-                     where);
+                     "{}: this binary was built without CUDA; use run.device=cpu or auto, or build "
+                     "the preset cuda",
+                     origins.blame({"run.device"}));
 }
 
 }  // namespace
@@ -311,6 +328,7 @@ void validate(const Config& config, const Origins& origins) {
   check_length(config.train, origins);
   check_device(config, origins);
   check_rl(config, origins);
+  check_sample(config, origins);
   for (size_t i = 0; i < config.data.train.size(); ++i)
     COHORT_CHECK_INPUT(!config.data.train[i].path.empty(),
                        "{}: token set {} has no path; want data.train.{}.path",

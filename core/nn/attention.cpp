@@ -8,7 +8,7 @@
 namespace cohort::core {
 
 AttentionLayout attention_layout(int64_t batch, int64_t seq_len, const at::Tensor& document_id) {
-  AttentionLayout layout{batch, seq_len, {}, true};
+  AttentionLayout layout{batch, seq_len, {}, true, {}};
   if (!document_id.defined()) {
     for (int64_t row = 0; row < batch; ++row) layout.runs.push_back({row, 0, seq_len, 0});
     return layout;

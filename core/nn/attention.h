@@ -24,6 +24,10 @@ struct AttentionLayout {
   };
   std::vector<Run> runs;
   bool one_run_a_row = true;
+  /// For the device branch alone (core/nn/device/attention.h), which makes its own when undefined;
+  /// where the tokens are: int64 [B S] the position of each, and [runs + 1] the first token of each
+  /// run.
+  at::Tensor position{}, run_start{};
 };
 /// document_id [B, S] int64 or undefined (one document a row).
 AttentionLayout attention_layout(int64_t batch, int64_t seq_len, const at::Tensor& document_id);
@@ -47,6 +51,12 @@ struct DecodeLayout {
   at::Tensor first_span;  ///< int64 [T + 1]: token t sees spans [first_span[t], first_span[t + 1]),
                           ///< position + 1 rows, its own the last. Rows written by the same pass
                           ///< are visible.
+  /// For the device branch alone, filled in by device::prepare: position, slot, spans and
+  /// first_span where the tokens are, the most rows that a token sees, and int64 [T, longest] the
+  /// cache row of each visible token, -1 beyond them; or the spans without the rows, or the rows
+  /// without the spans.
+  at::Tensor device_position{}, device_slot{}, device_rows{}, device_spans{}, device_first_span{};
+  int64_t longest = 0;
 };
 
 /// Elements that a decoding pass may read beyond the last row of a layer's cache.

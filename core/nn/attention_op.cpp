@@ -2,6 +2,8 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "core/base/device_branch.h"
+#include "core/nn/device/attention.h"
 #include "core/nn/kernel_types.h"
 #include "kernels/cpu/attention.h"
 
@@ -175,6 +177,7 @@ at::Tensor attention_op(const AttentionInputs& in,
                         const AttentionLayout& layout,
                         double scale) {
   check(in, rotation, layout);
+  if (takes_device_branch(in.q)) return device::attention(in, rotation, layout, scale);
   const auto dtype = sum_dtype(in.q.scalar_type());
   auto runs = at::empty({static_cast<int64_t>(layout.runs.size()), 3}, at::kLong);
   auto* run = static_cast<AttentionRun*>(runs.data_ptr());

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "core/base/device_branch.h"
+#include "core/nn/device/head_losses.h"
 #include "core/nn/kernel_types.h"
 #include "core/nn/product.h"
 #include "kernels/cpu/cross_entropy.h"
@@ -62,6 +64,36 @@ Evaluation evaluate(const at::Tensor& x,
   return e;
 }
 
+/// The rows that have a target; the targets are on the CPU.
+at::Tensor scored_rows(const at::Tensor& target) {
+  const int64_t* t = target.const_data_ptr<int64_t>();
+  std::vector<int64_t> rows;
+  for (int64_t i = 0; i < target.numel(); ++i)
+    if (t[i] >= 0) rows.push_back(i);
+  return at::tensor(rows, at::kLong);
+}
+
+/// The device branch of the Function below: nothing waits for the device.
+at::Tensor forward_on_device(AutogradContext* ctx,
+                             const at::Tensor& x,
+                             const at::Tensor& head,
+                             const at::Tensor& target,
+                             bool want_x,
+                             bool want_head) {
+  const auto there = [&](const at::Tensor& t) { return t.to(x.device(), /*non_blocking=*/true); };
+  const auto rows = scored_rows(target);
+  const bool all = rows.size(0) == target.size(0);
+  const auto scored = there(rows);
+  auto e = device::cross_entropy(all ? x : x.index_select(0, scored),
+                                 head,
+                                 there(all ? target : target.index_select(0, rows)),
+                                 want_x,
+                                 want_head);
+  if (!all && want_x) e.d_x = at::zeros_like(x).index_copy_(0, scored, e.d_x);
+  ctx->save_for_backward({e.d_x, e.d_head});
+  return e.loss.to(sum_dtype(x.scalar_type()));
+}
+
 struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
   static at::Tensor forward(AutogradContext* ctx,
                             const at::Tensor& x,
@@ -69,6 +101,8 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
                             const at::Tensor& target,
                             bool want_x,
                             bool want_head) {
+    ctx->saved_data["dtype"] = static_cast<int64_t>(head.scalar_type());
+    if (takes_device_branch(x)) return forward_on_device(ctx, x, head, target, want_x, want_head);
     // Only rows with a target are multiplied.
     const auto scored = target.ge(0).nonzero().squeeze(1);
     const bool all = scored.size(0) == target.size(0);
@@ -80,15 +114,19 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
                             want_head);
     if (!all && want_x) e.d_x = at::zeros_like(x).index_copy_(0, scored, e.d_x);
     ctx->save_for_backward({e.d_x, e.d_head});
-    ctx->saved_data["dtype"] = static_cast<int64_t>(head.scalar_type());
     return at::scalar_tensor(e.loss, x.options().dtype(sum_dtype(x.scalar_type())));
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     const auto saved = ctx->get_saved_variables();
-    const double scale = gradients[0].item<double>();
     const auto dtype = static_cast<at::ScalarType>(ctx->saved_data["dtype"].toInt());
     at::Tensor d_x, d_head;
+    if (takes_device_branch(gradients[0])) {
+      if (saved[0].defined()) d_x = saved[0].mul(gradients[0]);
+      if (saved[1].defined()) d_head = saved[1].mul(gradients[0]).to(dtype);
+      return {d_x, d_head, at::Tensor(), at::Tensor(), at::Tensor()};
+    }
+    const double scale = gradients[0].item<double>();
     if (saved[0].defined()) d_x = scale == 1 ? saved[0] : saved[0].mul(scale);
     if (saved[1].defined()) d_head = (scale == 1 ? saved[1] : saved[1].mul(scale)).to(dtype);
     return {d_x, d_head, at::Tensor(), at::Tensor(), at::Tensor()};

@@ -1,5 +1,7 @@
 #include "core/nn/decode_op.h"
 
+#include "core/base/device_branch.h"
+#include "core/nn/device/attention.h"
 #include "core/nn/kernel_types.h"
 #include "kernels/cpu/attention_decode.h"
 
@@ -7,7 +9,7 @@ namespace cohort::core {
 namespace {
 
 void check_cache(const at::Tensor& cache, const at::Tensor& x) {
-  COHORT_CHECK(cache.dim() == 2 && cache.is_contiguous() && cache.is_cpu() &&
+  COHORT_CHECK(cache.dim() == 2 && cache.is_contiguous() && cache.device() == x.device() &&
                    cache.scalar_type() == sum_dtype(x.scalar_type()),
                "decode: the cache is {} {}, not a contiguous matrix of {}",
                fmt::join(cache.sizes(), " x "),
@@ -36,6 +38,7 @@ void cache_tokens(const at::Tensor& x,
                dim,
                at,
                cache.size(1));
+  if (takes_device_branch(x)) return device::cache_tokens(x, rotation, layout, at, cache);
   const bool rows = x.stride(2) == 1 && x.stride(1) == dim;
   const at::Tensor source = rows ? x : x.contiguous();
   with_kernel_type("decode", x, [&]<class T>(T) {
@@ -70,6 +73,7 @@ at::Tensor decode_op(const at::Tensor& q,
                fmt::join(q.sizes(), " x "),
                heads.kv_heads,
                cache.size(1));
+  if (takes_device_branch(q)) return device::decode(q, rotation, layout, heads, scale, cache);
   at::Tensor out = at::empty({q.size(0), q.size(1), heads.v_dim}, q.options());
   with_kernel_type("decode", q, [&]<class T>(T) {
     kernels::DecodeProblem<T> p;

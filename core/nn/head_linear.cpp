@@ -2,6 +2,7 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "core/base/device_branch.h"
 #include "core/base/error.h"
 #include "core/nn/linear.h"
 #include "kernels/cpu/gemm.h"
@@ -27,7 +28,7 @@ struct HeadMatrix {
 void products(
     GemmForm form, HeadMatrix a, HeadMatrix b, HeadMatrix c, int64_t m, int64_t n, int64_t k) {
   const int64_t heads = a.t.size(a.head_dim);
-  if (a.t.scalar_type() == at::kFloat && a.t.is_cpu() && own_fp32_gemm()) {
+  if (a.t.scalar_type() == at::kFloat && !takes_device_branch(a.t) && own_fp32_gemm()) {
     std::vector<kernels::GemmProduct> list;
     for (int64_t h = 0; h < heads; ++h)
       list.push_back({form,

@@ -8,6 +8,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "core/base/device_branch.h"
 #include "core/base/error.h"
 #include "core/nn/quantized.h"
 #include "kernels/cpu/gemm.h"
@@ -120,6 +121,28 @@ void torch_product(
         .copy_(at::mm(filled_up(a.narrow(0, whole, rest)), right).narrow(0, 0, rest));
 }
 
+/// bf16 groups on a device in one launch (at::_grouped_mm); false, and nothing done, where it does
+/// not apply: one group, another dtype, rows that are no multiple of 16 bytes.
+bool grouped_on_device(GemmForm form, Operand a, Operand b, Operand c, const Counts& counts) {
+  constexpr int64_t kAligned = 8;  // 16 bytes of bf16
+  if (!takes_device_branch(c.t) || counts.size() < 2 || c.t.scalar_type() != at::kBFloat16)
+    return false;
+  if (a.columns() % kAligned || b.columns() % kAligned || c.columns() % kAligned) return false;
+  std::vector<int32_t> ends;
+  int64_t rows = 0;
+  for (const int64_t count : counts) ends.push_back(static_cast<int32_t>(rows += count));
+  if (rows == 0) return false;
+  const auto offsets = at::tensor(ends, at::kInt).to(c.t.device(), /*non_blocking=*/true);
+  const at::Tensor left = form == GemmForm::kTN ? a.t.t() : a.t;
+  const at::Tensor right = form == GemmForm::kNT ? b.t.transpose(-2, -1) : b.t;
+  at::Tensor out = c.t;
+  out.copy_(at::_grouped_mm(left, right, offsets));
+  // What a sum over no rows is, is not written down there.
+  for (size_t i = 0; c.stacked() && i < counts.size(); ++i)
+    if (counts[i] == 0) out.select(0, static_cast<int64_t>(i)).zero_();
+  return true;
+}
+
 /// c = a b, a b^T or a^T b (`form`) group by group; a group without rows leaves zeros.
 /// `steady_weight`: b of a b^T may be kept packed.
 void grouped_product(GemmForm form,
@@ -128,7 +151,9 @@ void grouped_product(GemmForm form,
                      Operand c,
                      const Counts& counts,
                      bool steady_weight = false) {
-  const bool own = c.t.is_cpu() && c.t.scalar_type() == at::kFloat && own_fp32_gemm();
+  if (grouped_on_device(form, a, b, c, counts)) return;
+  const bool on_device = takes_device_branch(c.t);
+  const bool own = !on_device && c.t.scalar_type() == at::kFloat && own_fp32_gemm();
   const std::vector<at::Tensor>* packed =
       own && steady_weight ? &packed_weights().packed(b) : nullptr;
   std::vector<kernels::GemmProduct> products;
@@ -157,7 +182,7 @@ void grouped_product(GemmForm form,
                       a.of_group(group, row, count),
                       b.of_group(group, row, count),
                       out,
-                      counts.size() > 1 && out.scalar_type() == at::kBFloat16);
+                      !on_device && counts.size() > 1 && out.scalar_type() == at::kBFloat16);
     }
     row += count;
   }

@@ -1,5 +1,6 @@
 #include "core/nn/product.h"
 
+#include "core/base/device_branch.h"
 #include "core/base/error.h"
 #include "core/nn/linear.h"
 
@@ -11,7 +12,7 @@ void product(kernels::GemmForm form,
              at::Tensor& c,
              bool accumulate) {
   using kernels::GemmForm;
-  if (c.is_cpu() && c.scalar_type() == at::kFloat && a.scalar_type() == at::kFloat &&
+  if (!takes_device_branch(c) && c.scalar_type() == at::kFloat && a.scalar_type() == at::kFloat &&
       own_fp32_gemm()) {
     kernels::gemm({form,
                    c.size(0),

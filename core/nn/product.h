@@ -17,7 +17,7 @@ void product(kernels::GemmForm form,
              bool accumulate);
 
 /// Throws Error, naming `op`, unless x [T, D] and head [V, D] are of one dtype and target is int64
-/// [T] on the CPU.
+/// [T] on the CPU, wherever x and head are.
 void check_head_operands(const char* op,
                          const at::Tensor& x,
                          const at::Tensor& head,

@@ -2,6 +2,8 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "core/base/device_branch.h"
+#include "core/nn/device/layers.h"
 #include "core/nn/kernel_types.h"
 #include "kernels/cpu/rms_norm.h"
 
@@ -76,6 +78,7 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
                "rms_norm: x is {}, weight is {}",
                at::toString(x.scalar_type()),
                at::toString(weight.scalar_type()));
+  if (takes_device_branch(x)) return device::rms_norm(x, weight, eps);
   return RmsNorm::apply(has_row_stride(x) ? x : x.contiguous(), weight.contiguous(), eps);
 }
 

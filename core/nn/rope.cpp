@@ -5,6 +5,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "core/base/device_branch.h"
+#include "core/nn/device/rotation.h"
 #include "core/nn/kernel_types.h"
 #include "kernels/cpu/rope.h"
 
@@ -139,6 +141,13 @@ at::Tensor apply_rope(const at::Tensor& x, const RopeTable& table, bool interlea
                table.cos.size(0),
                fmt::join(x.sizes(), " x "));
   const auto dtype = sum_dtype(x.scalar_type());
+  if (takes_device_branch(x)) {
+    const auto of_tokens = [&](const at::Tensor& table) {
+      return table.narrow(0, 0, x.size(1)).unsqueeze(1);
+    };
+    return device::rotated(x, of_tokens(table.cos), of_tokens(table.sin), interleave)
+        .to(x.scalar_type());
+  }
   return Rope::apply(x.stride(-1) == 1 ? x : x.contiguous(),
                      table.cos.to(dtype).contiguous(),
                      table.sin.to(dtype).contiguous(),

@@ -2,6 +2,8 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "core/base/device_branch.h"
+#include "core/nn/device/layers.h"
 #include "core/nn/kernel_types.h"
 #include "kernels/cpu/swiglu.h"
 
@@ -46,6 +48,7 @@ at::Tensor swiglu(const at::Tensor& gate_up) {
   COHORT_CHECK(gate_up.dim() >= 1 && gate_up.size(-1) % 2 == 0,
                "swiglu: the last dim holds gate beside up, so it must be even, not {}",
                gate_up.dim() ? gate_up.size(-1) : 0);
+  if (takes_device_branch(gate_up)) return device::swiglu(gate_up);
   return SwiGlu::apply(gate_up.contiguous());
 }
 

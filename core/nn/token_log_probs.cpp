@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/base/device_branch.h"
+#include "core/nn/device/head_losses.h"
 #include "core/nn/kernel_types.h"
 #include "core/nn/linear.h"
 #include "core/nn/product.h"
@@ -85,14 +87,20 @@ struct TokenLogProbsFunction : torch::autograd::Function<TokenLogProbsFunction> 
                                const at::Tensor& head,
                                const at::Tensor& target,
                                double inverse_temperature) {
-    const auto in_double = at::TensorOptions().dtype(at::kDouble);
+    const auto in_double = x.options().dtype(at::kDouble);
     auto log_prob = at::empty({x.size(0)}, in_double), entropy = at::empty_like(log_prob);
-    each_chunk({x, head, target, inverse_temperature},
-               at::Tensor(),
-               log_prob,
-               entropy,
-               [](int64_t, int64_t, const at::Tensor&) {});
-    ctx->save_for_backward({x, head, target});
+    if (takes_device_branch(x)) {
+      const auto there = target.to(x.device(), /*non_blocking=*/true);
+      device::token_log_probs({x, head, there, inverse_temperature}, log_prob, entropy);
+      ctx->save_for_backward({x, head, there});
+    } else {
+      each_chunk({x, head, target, inverse_temperature},
+                 at::Tensor(),
+                 log_prob,
+                 entropy,
+                 [](int64_t, int64_t, const at::Tensor&) {});
+      ctx->save_for_backward({x, head, target});
+    }
     ctx->saved_data["inverse_temperature"] = inverse_temperature;
     const auto dtype = sum_dtype(x.scalar_type());
     log_prob = log_prob.to(dtype);
@@ -109,6 +117,14 @@ struct TokenLogProbsFunction : torch::autograd::Function<TokenLogProbsFunction> 
     const double inverse_temperature = ctx->saved_data["inverse_temperature"].toDouble();
     const bool want_x = ctx->needs_input_grad(0), want_head = ctx->needs_input_grad(1);
     const auto coefficient = d_outputs[0].to(at::kDouble).contiguous();
+    if (takes_device_branch(x)) {
+      // All rows: which have no gradient is not known here without waiting for the device.
+      at::Tensor d_x, d_head;
+      device::token_log_probs_backward(
+          {x, head, target, inverse_temperature}, coefficient, want_x, want_head, d_x, d_head);
+      if (want_head) d_head = d_head.to(head.scalar_type());
+      return {d_x, d_head, at::Tensor(), at::Tensor()};
+    }
     // Only rows with a gradient are multiplied: tokens that are masked or clipped and groups
     // without variance have none.
     const auto kept = coefficient.ne(0).nonzero().squeeze(1);
@@ -160,9 +176,31 @@ TokenLogProbs token_log_probs(const at::Tensor& x,
   return {out[0], out[1]};
 }
 
+namespace {
+
+/// The device branch of score_tokens: waits for the device once, at the end.
+TokenScores score_on_device(const at::Tensor& x, const at::Tensor& head, const at::Tensor& target) {
+  const int64_t rows = x.size(0), chunk = std::max(kLogits / head.size(0), kLeastRows);
+  const at::Tensor there = target.to(x.device(), /*non_blocking=*/true);
+  const at::Tensor both = at::empty({2, rows}, x.options().dtype(at::kDouble));
+  for (int64_t begin = 0; begin < rows; begin += chunk) {
+    const int64_t count = std::min(chunk, rows - begin);
+    const at::Tensor logits = core::linear(x.narrow(0, begin, count), head);
+    const at::Tensor wanted = there.narrow(0, begin, count);
+    const at::Tensor log_p = logits.log_softmax(1, sum_dtype(x.scalar_type()));
+    both[0].narrow(0, begin, count).copy_(log_p.gather(1, wanted.unsqueeze(1)).squeeze(1));
+    both[1].narrow(0, begin, count).copy_(logits.argmax(1).eq(wanted));
+  }
+  const at::Tensor on_host = to_host(both);
+  return {on_host[0], on_host[1].to(at::kBool)};
+}
+
+}  // namespace
+
 TokenScores score_tokens(const at::Tensor& x, const at::Tensor& head, const at::Tensor& target) {
   at::NoGradGuard no_grad;
   check(x, head, target, 1.0);
+  if (takes_device_branch(x)) return score_on_device(x, head, target);
   const int64_t rows = x.size(0), classes = head.size(0);
   const int64_t chunk = std::max(kLogits / classes, kLeastRows);
   const auto targets = target.contiguous();

@@ -26,8 +26,8 @@ TokenLogProbs token_log_probs(const at::Tensor& x,
 
 /// How likely tokens are, for scoring texts.
 struct TokenScores {
-  at::Tensor log_prob;   ///< fp64 [T], nats.
-  at::Tensor likeliest;  ///< bool [T]: whether no token is likelier than the target.
+  at::Tensor log_prob;   ///< fp64 [T] on the CPU, nats.
+  at::Tensor likeliest;  ///< bool [T] on the CPU: whether no token is likelier than the target.
 };
 
 /// token_log_probs at temperature 1, without a graph and without the entropy; `head` may be

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/base/device_branch.h"
 #include "kernels/cpu/flat_updates.h"
 #include "kernels/cpu/parallel.h"
 
@@ -52,6 +53,34 @@ void adamw_update(double* weight,
                   int64_t n,
                   const AdamWStep& step) {
   update(weight, grad, exp_avg, exp_avg_sq, n, step);
+}
+
+void adamw_update(at::Tensor weight,
+                  const at::Tensor& grad,
+                  at::Tensor exp_avg,
+                  at::Tensor exp_avg_sq,
+                  const AdamWStep& step) {
+  if (takes_device_branch(weight)) {
+    const auto f = factors<double>(step);
+    const at::Tensor g = grad * f.grad_scale;
+    exp_avg.lerp_(g, f.one_minus_beta1);
+    exp_avg_sq.mul_(f.beta2).addcmul_(g, g, f.one_minus_beta2);
+    weight.mul_(f.decay).addcdiv_(
+        exp_avg, (exp_avg_sq.sqrt() / f.bias2_sqrt).add_(f.eps), f.minus_step_size);
+    return;
+  }
+  const auto with = [&]<class T>(T) {
+    adamw_update(weight.data_ptr<T>(),
+                 grad.const_data_ptr<T>(),
+                 exp_avg.data_ptr<T>(),
+                 exp_avg_sq.data_ptr<T>(),
+                 weight.numel(),
+                 step);
+  };
+  if (weight.scalar_type() == at::kDouble)
+    with(double{});
+  else
+    with(float{});
 }
 
 }  // namespace cohort::core

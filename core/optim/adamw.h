@@ -3,6 +3,8 @@
 //
 // One fused pass: 16 bytes read and 12 written an element in fp32, so it runs at memory speed.
 #pragma once
+#include <ATen/ATen.h>
+
 #include <cstdint>
 
 namespace cohort::core {
@@ -33,6 +35,12 @@ void adamw_update(double* weight,
                   double* exp_avg,
                   double* exp_avg_sq,
                   int64_t n,
+                  const AdamWStep& step);
+/// The same on flat tensors of fp32 or fp64, wherever they are; contiguous on the CPU.
+void adamw_update(at::Tensor weight,
+                  const at::Tensor& grad,
+                  at::Tensor exp_avg,
+                  at::Tensor exp_avg_sq,
                   const AdamWStep& step);
 
 }  // namespace cohort::core

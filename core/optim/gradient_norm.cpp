@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/base/device_branch.h"
 #include "core/base/error.h"
 #include "kernels/cpu/flat_updates.h"
 #include "kernels/cpu/parallel.h"
@@ -30,6 +31,7 @@ double sum_of_blocks(const T* values, int64_t n) {
 
 double sum_of_squares(const at::Tensor& values) {
   COHORT_CHECK(values.is_contiguous(), "sum_of_squares takes a contiguous tensor");
+  if (takes_device_branch(values)) return host_value(sum_of_squares_on_device(values));
   if (values.scalar_type() == at::kFloat)
     return sum_of_blocks(values.data_ptr<float>(), values.numel());
   COHORT_CHECK(values.scalar_type() == at::kDouble,
@@ -38,11 +40,22 @@ double sum_of_squares(const at::Tensor& values) {
   return sum_of_blocks(values.data_ptr<double>(), values.numel());
 }
 
+at::Tensor sum_of_squares_on_device(const at::Tensor& values) {
+  return at::linalg_vector_norm(values, 2, std::nullopt, false, at::kDouble).square();
+}
+
 void accumulate(float* to, const at::BFloat16* from, int64_t n) {
   const auto* bits = reinterpret_cast<const uint16_t*>(from);
   kernels::parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
     kernels::accumulate_bf16(to + begin, bits + begin, end - begin);
   });
+}
+
+void accumulate(at::Tensor& to, const at::Tensor& from) {
+  if (takes_device_branch(to))
+    to.add_(from);
+  else
+    accumulate(to.data_ptr<float>(), from.const_data_ptr<at::BFloat16>(), from.numel());
 }
 
 }  // namespace cohort::core

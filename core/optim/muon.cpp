@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/base/device_branch.h"
 #include "core/base/error.h"
 #include "kernels/cpu/flat_updates.h"
 #include "kernels/cpu/parallel.h"
@@ -52,6 +53,39 @@ void muon_momentum(double* momentum,
   momentum_step(momentum, grad, direction, n, mu, grad_scale);
 }
 
+namespace {
+
+template <class Body>
+void with_type(const at::Tensor& tensor, const Body& body) {
+  if (tensor.scalar_type() == at::kDouble)
+    body(double{});
+  else
+    body(float{});
+}
+
+}  // namespace
+
+void muon_momentum(at::Tensor momentum,
+                   const at::Tensor& grad,
+                   at::Tensor direction,
+                   double mu,
+                   double grad_scale) {
+  if (takes_device_branch(momentum)) {
+    const at::Tensor g = grad * grad_scale;
+    momentum.mul_(mu).add_(g);
+    direction.copy_(g.add(momentum, mu));
+    return;
+  }
+  with_type(momentum, [&]<class T>(T) {
+    muon_momentum(momentum.data_ptr<T>(),
+                  grad.const_data_ptr<T>(),
+                  direction.data_ptr<T>(),
+                  momentum.numel(),
+                  mu,
+                  grad_scale);
+  });
+}
+
 at::Tensor newton_schulz(const at::Tensor& direction) {
   COHORT_CHECK(direction.dim() == 2 && (direction.scalar_type() == at::kFloat ||
                                         direction.scalar_type() == at::kDouble),
@@ -82,6 +116,18 @@ void muon_apply(
 void muon_apply(
     double* weight, const double* update, int64_t n, double lr, double weight_decay, double scale) {
   apply(weight, update, n, lr, weight_decay, scale);
+}
+
+void muon_apply(
+    at::Tensor weight, const at::Tensor& update, double lr, double weight_decay, double scale) {
+  if (takes_device_branch(weight)) {
+    weight.mul_(1 - lr * weight_decay).add_(update, -lr * scale);
+    return;
+  }
+  with_type(weight, [&]<class T>(T) {
+    muon_apply(
+        weight.data_ptr<T>(), update.const_data_ptr<T>(), weight.numel(), lr, weight_decay, scale);
+  });
 }
 
 }  // namespace cohort::core

@@ -19,6 +19,13 @@ void muon_momentum(double* momentum,
                    double mu,
                    double grad_scale);
 
+/// The same on flat tensors, wherever they are; contiguous on the CPU.
+void muon_momentum(at::Tensor momentum,
+                   const at::Tensor& grad,
+                   at::Tensor direction,
+                   double mu,
+                   double grad_scale);
+
 /// A matrix near U V^T of `direction` = U S V^T: five steps of the quintic Newton-Schulz iteration
 ///   x <- 3.4445 x + (-4.7750 a + 2.0315 a^2) x,  a = x x^T
 /// from x = direction / (|direction| + 1e-7). [M, N], fp32 or fp64, contiguous; the result has the
@@ -33,5 +40,9 @@ void muon_apply(
     float* weight, const float* update, int64_t n, double lr, double weight_decay, double scale);
 void muon_apply(
     double* weight, const double* update, int64_t n, double lr, double weight_decay, double scale);
+
+/// The same on flat tensors, wherever they are; contiguous on the CPU.
+void muon_apply(
+    at::Tensor weight, const at::Tensor& update, double lr, double weight_decay, double scale);
 
 }  // namespace cohort::core

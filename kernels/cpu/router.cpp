@@ -180,9 +180,11 @@ void sequence_loss(int64_t R,
       }
       Real total = 0;
       for (int64_t e = 0; e < E; ++e) {
+        // A row without a token, as at a depth of prediction beyond its end, has a loss of 0.
+        const auto tokens = static_cast<Real>(std::max<int64_t>(1, S));
         share[r * E + e] =
-            static_cast<Real>(count[e]) * static_cast<Real>(E) / static_cast<Real>(K * S);
-        total += share[r * E + e] * mean[e] / static_cast<Real>(S);
+            static_cast<Real>(count[e]) * static_cast<Real>(E) / (static_cast<Real>(K) * tokens);
+        total += share[r * E + e] * mean[e] / tokens;
       }
       loss[r] = total;
     }

@@ -433,7 +433,8 @@ TEST_CASE("nesting without end is refused, not followed", "[core-config]") {
 TEST_CASE("cuda is refused by a binary that has none", "[core-config]") {
   if (at::CUDAHooksRegistry()->Has("CUDAHooks")) return;
   CHECK(input_error([] { parse("run:\n  device: cuda\n"); }) ==
-        "test.yaml:2: run.device: this binary was built without CUDA; use run.device=cpu or auto");
+        "test.yaml:2: run.device: this binary was built without CUDA; use run.device=cpu or auto, "
+        "or build the preset cuda");
 }
 
 TEST_CASE("keys that are left out have the defaults of config.h", "[core-config]") {

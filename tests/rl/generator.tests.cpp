@@ -123,6 +123,33 @@ TEST_CASE("Log-probabilities and entropies are those of the forward pass", "[rl-
   CHECK(out.experts.sizes() == at::IntArrayRef({static_cast<int64_t>(ids.size()), 2, 2}));
 }
 
+TEST_CASE("The likeliest tokens are those of the untempered forward pass", "[rl-generator]") {
+  Fixture f;
+  core::SamplingConfig sampling;
+  sampling.max_new_tokens = 20;
+  sampling.temperature = GENERATE(1.0, 0.5, 0.0);
+  const int64_t most = GENERATE(1, 4, 61);
+  rl::Generator generator(f.model, nullptr, f.mesh.ep, {256, 0, false, most});
+  const auto out = generator.generate({{{3, 9, 4, 7}, {5, 6}}}, sampling)[0];
+  for (const rl::Generated& one : out) {
+    std::vector<int32_t> ids{3, 9, 4, 7};
+    ids.insert(ids.end(), one.tokens.begin(), one.tokens.end() - 1);
+    const auto n = static_cast<int64_t>(one.tokens.size());
+    const auto log_p = at::log_softmax(f.logits(ids).to(at::kDouble), -1).narrow(0, 3, n);
+    REQUIRE(static_cast<int64_t>(one.top_tokens.size()) == n * most);
+    REQUIRE(one.top_log_prob.size() == one.top_tokens.size());
+    const auto values = std::get<0>(log_p.topk(most, -1));
+    for (int64_t i = 0; i < n * most; ++i) {
+      CHECK(std::abs(one.top_log_prob[i] - log_p[i / most][one.top_tokens[i]].item<double>()) <
+            1e-5);
+      CHECK(std::abs(one.top_log_prob[i] - values[i / most][i % most].item<double>()) < 1e-5);
+    }
+    if (sampling.temperature == 0.0)
+      for (int64_t i = 0; i < n; ++i) CHECK(one.top_tokens[i * most] == one.tokens[i]);
+  }
+  CHECK_THROWS_AS(rl::Generator(f.model, nullptr, f.mesh.ep, {256, 0, false, 62}), InputError);
+}
+
 TEST_CASE("Tokens are drawn as often as they are likely", "[rl-generator]") {
   Fixture f;
   core::SamplingConfig sampling;

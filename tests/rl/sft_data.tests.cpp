@@ -86,12 +86,15 @@ TEST_CASE("assistant turns are trained, with their ends", "[rl-sft_data]") {
 
 TEST_CASE("a template may write the begin token and end turns as it likes", "[rl-sft_data]") {
   Fixture f;
-  f.format.render = [](const nlohmann::json& messages, bool prompt) {
+  const auto render = [](const nlohmann::ordered_json& messages, bool prompt) {
     std::string text = "<|begin|>";
     for (const auto& message : messages)
       text += message["role"] == "user" ? "U:" + message["content"].get<std::string>()
                                         : "A:" + message["content"].get<std::string>();
     return prompt ? text + "A:" : text;
+  };
+  f.format.conversation = [&](const nlohmann::ordered_json& messages, size_t first, const auto&) {
+    return rl::render_conversation(messages, first, render);
   };
   const std::string line =
       R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]})";

@@ -1,0 +1,29 @@
+// A copy of the attention kernels with a fault planted in its source.
+#define COHORT_DEVICE attention_fault_wait
+#define COHORT_PLANT_FAULT kCopyWait
+#include "kernels/cuda/attention_backward.cu"
+#include "kernels/cuda/attention_forward.cu"
+#include "tests/catch.h"
+#include "tests/kernels/device_attention.h"
+
+TEST_CASE("A missing wait for asynchronous copies is caught", "[kernels-device_attention]") {
+  using namespace cohort::tests::attention_fault_wait;
+  for (const std::vector<int64_t>& lengths : std::vector<std::vector<int64_t>>{{1}, {64}, {130}}) {
+    INFO(lengths[0]);
+    CHECK_FALSE(forward_is_right(AttentionCase(lengths, 1, 1, 16, 16)));
+  }
+}
+
+TEST_CASE("A missing wait for copies of the backward pass is caught",
+          "[kernels-device_attention]") {
+  using namespace cohort::tests::attention_fault_wait;
+  for (const std::vector<int64_t>& lengths : std::vector<std::vector<int64_t>>{{1}, {64}, {130}}) {
+    INFO(lengths[0]);
+    const AttentionCase c(lengths, 2, 1, 32, 32);
+    const AttentionReference want(c);
+    const auto is = run_backward(c, exact_forward(want));
+    CHECK_FALSE(farthest(is.d_q, want.d_q) < kGradientTolerance);
+    CHECK_FALSE(farthest(is.d_k, want.d_k) < kGradientTolerance);
+    CHECK_FALSE(farthest(is.d_v, want.d_v) < kGradientTolerance);
+  }
+}
