@@ -25,6 +25,10 @@ RunOrigin find(const core::Config& config, const distributed::Mesh& mesh, bool r
       config.train.micro_batch,
       mesh.shape.dp,
       unit);
+  COHORT_CHECK_INPUT(
+      config.sft.distill.weight == 0 || mesh.device.is_cpu(),
+      "sft.distill: learning from a teacher's likeliest tokens has kernels for the CPU "
+      "only; want run.device=cpu, or sft.distill.weight=0");
   return find_origin(config, mesh, resume, "supervised fine-tuning", true);
 }
 
