@@ -20,12 +20,6 @@ std::string folder_of(const std::string& path) {
   return folder.empty() ? "." : folder;
 }
 
-void replace_file(const std::string& path, const std::string& content) {
-  core::write_file(path + ".tmp", content);
-  core::rename_path(path + ".tmp", path);
-  core::fsync_folder(folder_of(path));
-}
-
 std::optional<std::string> content_of(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) return std::nullopt;
@@ -118,7 +112,7 @@ void SampleParts::open(bool overwrite) {
   if (const ordered_json earlier = object_of(path); earlier.is_object()) return check_plan(earlier);
   fs::create_directories(folder_, error);
   COHORT_CHECK_INPUT(!error, "{}: cannot be made: {}", folder_, error.message());
-  replace_file(path, plan_.dump(2) + "\n");
+  core::replace_file(path, plan_.dump(2) + "\n");
 }
 
 std::optional<ordered_json> SampleParts::finished() const {
@@ -135,7 +129,7 @@ bool SampleParts::has(int64_t part) const { return read_part(part_path(part)).ha
 
 void SampleParts::write(int64_t part, const ordered_json& counts, const std::string& lines) const {
   const ordered_json head{{"counts", counts}, {"xxh3", core::xxh3_hex(lines.data(), lines.size())}};
-  replace_file(part_path(part), head.dump() + "\n" + lines);
+  core::replace_file(part_path(part), head.dump() + "\n" + lines);
 }
 
 ordered_json SampleParts::counts(int64_t part) const {
@@ -150,7 +144,7 @@ void SampleParts::finish(int64_t count, ordered_json summary) const {
   }
   file.finish();
   // The summary first: a result is whole once it is there itself.
-  replace_file(summary_path(), summary.dump(2) + "\n");
+  core::replace_file(summary_path(), summary.dump(2) + "\n");
   core::rename_path(out_ + ".tmp", out_);
   core::fsync_folder(folder_of(out_));
   remove_all(folder_);

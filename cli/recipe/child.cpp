@@ -1,7 +1,6 @@
 #include "cli/recipe/child.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>

@@ -194,8 +194,7 @@ std::string write_page(const Recipe& recipe,
       samples_section(figures),
       stages_section(recipe, state));
   const std::string path = recipe.dir + "/report.html";
-  core::write_file(path + ".tmp", page);
-  core::rename_path(path + ".tmp", path);
+  core::replace_file(path, page);
   return path;
 }
 

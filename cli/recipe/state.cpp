@@ -62,8 +62,7 @@ void RecipeState::set(const std::string& stage, const StageState& state) {
                             {"output", each.output.digest},
                             {"listing", each.output.listing},
                             {"seconds", each.seconds}};
-  core::write_file(path_ + ".tmp", json.dump(2) + "\n");
-  core::rename_path(path_ + ".tmp", path_);
+  core::replace_file(path_, json.dump(2) + "\n");
 }
 
 }  // namespace cohort::cli

@@ -84,6 +84,14 @@ void rename_path(const std::string& from, const std::string& to) {
                system_reason(errno));
 }
 
+void replace_file(const std::string& path, std::string_view content) {
+  const std::string unfinished = path + ".tmp";
+  write_file(unfinished, content);
+  rename_path(unfinished, path);
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  fsync_folder(folder.empty() ? "." : folder);
+}
+
 MappedFile::MappedFile(std::string path) : path_(std::move(path)) {
   const int descriptor = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   COHORT_CHECK_INPUT(descriptor >= 0, "cannot open {}: {}", path_, system_reason(errno));

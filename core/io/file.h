@@ -27,6 +27,10 @@ class FileWriter {
 /// Writes and fsyncs a small file.
 void write_file(const std::string& path, std::string_view content);
 
+/// The same beside its place (PATH.tmp), then renamed and the folder fsynced: who reads `path` at
+/// any moment, or after a crash, finds the old file or the new one, whole. Throws Error.
+void replace_file(const std::string& path, std::string_view content);
+
 /// Puts a folder's entries (created, renamed, removed names) on the disk. Throws Error.
 void fsync_folder(const std::string& path);
 

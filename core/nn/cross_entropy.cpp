@@ -7,6 +7,7 @@
 #include "core/base/device_branch.h"
 #include "core/nn/device/head_losses.h"
 #include "core/nn/kernel_types.h"
+#include "core/nn/logit_chunks.h"
 #include "core/nn/product.h"
 #include "kernels/cpu/cross_entropy.h"
 
@@ -15,11 +16,6 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-/// Logits held at a time: enough rows for the products to run at full speed, and for usual
-/// vocabularies few enough bytes to stay in the last-level cache.
-constexpr int64_t kLogits = 1 << 20;
-constexpr int64_t kLeastRows = 256;
 
 /// The loss and, where wanted, its gradients, over rows that all have a target.
 struct Evaluation {
@@ -34,7 +30,7 @@ Evaluation evaluate(const at::Tensor& x,
                     bool want_x,
                     bool want_head) {
   const int64_t rows = x.size(0), classes = head.size(0);
-  const int64_t chunk = std::min(rows, std::max(kLogits / classes, kLeastRows));
+  const int64_t chunk = std::min(rows, rows_of_logits(classes));
   Evaluation e;
   if (want_x) e.d_x = at::empty_like(x);
   if (want_head)

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/nn/kernel_types.h"
+#include "core/nn/logit_chunks.h"
 #include "core/nn/product.h"
 
 namespace cohort::core {
@@ -14,10 +15,6 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-/// Logits held at a time, as in cross_entropy.cpp.
-constexpr int64_t kLogits = 1 << 20;
-constexpr int64_t kLeastRows = 256;
 
 /// What the graph does not see.
 struct Teacher {
@@ -33,7 +30,7 @@ struct Evaluation {
 
 Evaluation evaluate(const at::Tensor& x, const at::Tensor& head, const Teacher& teacher) {
   const int64_t rows = x.size(0), classes = head.size(0), k = teacher.top_tokens.size(1);
-  const int64_t chunk = std::min(rows, std::max(kLogits / classes, kLeastRows));
+  const int64_t chunk = std::min(rows, rows_of_logits(classes));
   Evaluation e;
   if (teacher.want_x) e.d_x = at::empty_like(x);
   if (teacher.want_head)

@@ -9,6 +9,7 @@
 #include "core/nn/device/head_losses.h"
 #include "core/nn/kernel_types.h"
 #include "core/nn/linear.h"
+#include "core/nn/logit_chunks.h"
 #include "core/nn/product.h"
 #include "kernels/cpu/token_log_probs.h"
 
@@ -17,10 +18,6 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-/// Logits held at a time, as in cross_entropy.cpp.
-constexpr int64_t kLogits = 1 << 20;
-constexpr int64_t kLeastRows = 256;
 
 struct Rows {
   at::Tensor x, head, target;
@@ -37,7 +34,7 @@ void each_chunk(const Rows& in,
                 at::Tensor& entropy,
                 const Each& each) {
   const int64_t rows = in.x.size(0), classes = in.head.size(0);
-  const int64_t chunk = std::min(rows, std::max(kLogits / classes, kLeastRows));
+  const int64_t chunk = std::min(rows, rows_of_logits(classes));
   const auto buffer = at::empty({chunk, classes}, in.x.options());
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     const int64_t count = std::min(chunk, rows - begin);
@@ -180,7 +177,7 @@ namespace {
 
 /// The device branch of score_tokens: waits for the device once, at the end.
 TokenScores score_on_device(const at::Tensor& x, const at::Tensor& head, const at::Tensor& target) {
-  const int64_t rows = x.size(0), chunk = std::max(kLogits / head.size(0), kLeastRows);
+  const int64_t rows = x.size(0), chunk = rows_of_logits(head.size(0));
   const at::Tensor there = target.to(x.device(), /*non_blocking=*/true);
   const at::Tensor both = at::empty({2, rows}, x.options().dtype(at::kDouble));
   for (int64_t begin = 0; begin < rows; begin += chunk) {
@@ -202,7 +199,7 @@ TokenScores score_tokens(const at::Tensor& x, const at::Tensor& head, const at::
   check(x, head, target, 1.0);
   if (takes_device_branch(x)) return score_on_device(x, head, target);
   const int64_t rows = x.size(0), classes = head.size(0);
-  const int64_t chunk = std::max(kLogits / classes, kLeastRows);
+  const int64_t chunk = rows_of_logits(classes);
   const auto targets = target.contiguous();
   TokenScores out{at::empty({rows}, at::kDouble), at::empty({rows}, at::kBool)};
   auto entropy = at::empty({rows}, at::kDouble);

@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/cpu/largest.h"
 #include "kernels/cpu/parallel.h"
 
 namespace cohort::kernels {
@@ -17,16 +18,8 @@ double one_row(T* logits, int64_t target, int64_t classes, bool gradient, Sum<T>
     if (gradient) std::fill_n(logits, classes, T{});
     return 0;
   }
-  // A NaN must reach the loss: comparisons drop it here, but its exponential is NaN.
-  Vector<A> largest = splat<A>(to_sum(logits[0]));
-  each_vector<A>(classes, [&](int64_t i, auto n) COHORT_LAMBDA {
-    auto v = load(logits + i, n);
-    // Lanes beyond the end repeat the row's first element.
-    if constexpr (!std::is_same_v<decltype(n), AllLanes<A>>)
-      for (int64_t j = n; j < kLanes<A>; ++j) v[j] = to_sum(logits[0]);
-    largest = v > largest ? v : largest;
-  });
-  const A top = max_of<A>(largest);
+  // A NaN must reach the loss: its exponential does.
+  const A top = largest_of(logits, classes);
   const double at_target = to_sum(logits[target]);
 
   Vector<A> sums = {};

@@ -209,6 +209,10 @@ size_t attention_decode_workspace(const DecodeAttentionProblem& p) {
          static_cast<size_t>(p.queries * p.heads * splits_of(p) * (p.latent_dim + 2));
 }
 
+bool has_decode_kernel(int64_t latent_dim, int64_t rope_dim) {
+  return (latent_dim == 512 && rope_dim == 64) || (latent_dim == 256 && rope_dim == 32);
+}
+
 template <class T>
 void attention_decode(const DecodeAttentionProblem& p,
                       const T* q,
@@ -217,16 +221,17 @@ void attention_decode(const DecodeAttentionProblem& p,
                       void* workspace,
                       Stream stream) {
   if (p.queries == 0) return;
+  if (!has_decode_kernel(p.latent_dim, p.rope_dim))
+    throw std::invalid_argument("attention_decode: no kernel for latents of " +
+                                std::to_string(p.latent_dim) + " and " +
+                                std::to_string(p.rope_dim));
   if (p.rows_per_split < 1 || p.rows_per_split > kMostSplitRows ||
       !in_wide_pieces<T>(p.row, q, cache))
     throw std::invalid_argument("attention_decode: rows of " + std::to_string(p.row) +
                                 " elements, " + std::to_string(p.rows_per_split) + " a split");
   if (p.latent_dim == 512 && p.rope_dim == 64)
     return decode<T, 512, 64>(p, q, cache, out, workspace, stream);
-  if (p.latent_dim == 256 && p.rope_dim == 32)
-    return decode<T, 256, 32>(p, q, cache, out, workspace, stream);
-  throw std::invalid_argument("attention_decode: no kernel for latents of " +
-                              std::to_string(p.latent_dim) + " and " + std::to_string(p.rope_dim));
+  decode<T, 256, 32>(p, q, cache, out, workspace, stream);
 }
 
 template void attention_decode(

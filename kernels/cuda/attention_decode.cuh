@@ -22,6 +22,9 @@ struct DecodeAttentionProblem {
   float scale = 1;
 };
 
+/// Whether attention_decode has these sizes.
+bool has_decode_kernel(int64_t latent_dim, int64_t rope_dim);
+
 /// Bytes of workspace that attention_decode wants.
 size_t attention_decode_workspace(const DecodeAttentionProblem& problem);
 

@@ -236,7 +236,16 @@ struct Forward {
   }
 };
 
+struct Nothing {
+  template <int kQk, int kV>
+  void run() const {}
+};
+
 }  // namespace
+
+bool has_attention_kernel(int64_t qk_dim, int64_t v_dim) {
+  return at_head_sizes(qk_dim, v_dim, Nothing{});
+}
 
 void attention_forward(const AttentionProblem& problem,
                        const bf16* q,

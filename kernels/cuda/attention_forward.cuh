@@ -19,6 +19,9 @@ struct AttentionProblem {
   float scale = 1;  ///< > 0
 };
 
+/// Whether attention_forward and attention_backward have these head sizes.
+bool has_attention_kernel(int64_t qk_dim, int64_t v_dim);
+
 /// out [T, heads, v_dim] = softmax(scale q k^T) v for q [T, heads, qk_dim], k [T, kv_heads,
 /// qk_dim], v [T, kv_heads, v_dim]; lse [heads, T]: the natural logarithm of the sums that the
 /// softmax divides by. A query's bits do not depend on other runs nor on later tokens. Throws

@@ -148,7 +148,19 @@ __device__ void store_tile(const bf16* tile, bf16* to, int64_t stride, int64_t v
   }
 }
 
-/// Calls work.operator()<qk_dim, v_dim>() for the sizes of the problem.
+/// Calls work.run<qk_dim, v_dim>(); false when there is no kernel for these sizes.
+template <class Work>
+bool at_head_sizes(int64_t qk_dim, int64_t v_dim, Work&& work) {
+  if (qk_dim == 192 && v_dim == 128) return work.template run<192, 128>(), true;
+  if (qk_dim == 128 && v_dim == 128) return work.template run<128, 128>(), true;
+  if (qk_dim == 64 && v_dim == 64) return work.template run<64, 64>(), true;
+  if (qk_dim == 48 && v_dim == 32) return work.template run<48, 32>(), true;
+  if (qk_dim == 32 && v_dim == 32) return work.template run<32, 32>(), true;
+  if (qk_dim == 16 && v_dim == 16) return work.template run<16, 16>(), true;
+  return false;
+}
+
+/// The same for a problem's; throws std::invalid_argument for what there is no kernel for.
 template <class Work>
 void with_head_sizes(const AttentionProblem& p, const char* caller, Work&& work) {
   if (p.num_runs < 0 || p.heads < 1 || p.kv_heads < 1 || p.heads % p.kv_heads != 0 ||
@@ -156,14 +168,9 @@ void with_head_sizes(const AttentionProblem& p, const char* caller, Work&& work)
     throw std::invalid_argument(std::string(caller) + ": " + std::to_string(p.heads) +
                                 " heads over " + std::to_string(p.kv_heads) + " with scale " +
                                 std::to_string(p.scale));
-  if (p.qk_dim == 192 && p.v_dim == 128) return work.template run<192, 128>();
-  if (p.qk_dim == 128 && p.v_dim == 128) return work.template run<128, 128>();
-  if (p.qk_dim == 64 && p.v_dim == 64) return work.template run<64, 64>();
-  if (p.qk_dim == 48 && p.v_dim == 32) return work.template run<48, 32>();
-  if (p.qk_dim == 32 && p.v_dim == 32) return work.template run<32, 32>();
-  if (p.qk_dim == 16 && p.v_dim == 16) return work.template run<16, 16>();
-  throw std::invalid_argument(std::string(caller) + ": no kernel for heads of " +
-                              std::to_string(p.qk_dim) + " and " + std::to_string(p.v_dim));
+  if (!at_head_sizes(p.qk_dim, p.v_dim, work))
+    throw std::invalid_argument(std::string(caller) + ": no kernel for heads of " +
+                                std::to_string(p.qk_dim) + " and " + std::to_string(p.v_dim));
 }
 
 }  // namespace cohort::kernels::COHORT_DEVICE

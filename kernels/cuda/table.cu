@@ -147,13 +147,6 @@ void route_backward_call(const DeviceRouting& routing,
   route_backward(shape_of(routing), scores, expert, d_gate, d_scores, d_logits, stream_of(stream));
 }
 
-bool attends(int64_t qk_dim, int64_t v_dim) {
-  constexpr int64_t kSizes[][2] = {{192, 128}, {128, 128}, {64, 64}, {48, 32}, {32, 32}, {16, 16}};
-  for (const auto& size : kSizes)
-    if (size[0] == qk_dim && size[1] == v_dim) return true;
-  return false;
-}
-
 AttentionProblem problem_of(const DeviceAttention& attention) {
   AttentionProblem problem;
   problem.num_tokens = attention.num_tokens;
@@ -214,10 +207,6 @@ void attention_backward_call(const DeviceAttention& attention,
                      stream_of(stream));
 }
 
-bool decodes(int64_t latent_dim, int64_t rope_dim) {
-  return (latent_dim == 512 && rope_dim == 64) || (latent_dim == 256 && rope_dim == 32);
-}
-
 DecodeAttentionProblem problem_of(const DeviceDecoding& decoding) {
   DecodeAttentionProblem problem;
   problem.queries = decoding.queries;
@@ -272,11 +261,11 @@ const DeviceTable& device_table() {
                                  routes,
                                  route_call,
                                  route_backward_call,
-                                 attends,
+                                 has_attention_kernel,
                                  attention_forward_call,
                                  attention_backward_bytes,
                                  attention_backward_call,
-                                 decodes,
+                                 has_decode_kernel,
                                  attention_decode_bytes,
                                  attention_decode_call};
   return table;

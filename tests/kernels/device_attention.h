@@ -184,6 +184,16 @@ constexpr double kGradientTolerance = 0.02;
 /// fp32 sums of exact products of bf16.
 constexpr double kLseTolerance = 1e-5;
 
+/// Whether each of the three gradients of this copy is wrong.
+inline bool backward_is_wrong(const AttentionCase& c) {
+  const AttentionReference want(c);
+  const auto is = run_backward(c, exact_forward(want));
+  const auto wrong = [](const std::vector<bf16>& values, const std::vector<double>& right) {
+    return !(farthest(values, right) < kGradientTolerance);
+  };
+  return wrong(is.d_q, want.d_q) && wrong(is.d_k, want.d_k) && wrong(is.d_v, want.d_v);
+}
+
 /// Whether the kernel of this copy is right under every schedule.
 inline bool forward_is_right(const AttentionCase& c) {
   const AttentionReference want(c);

@@ -19,11 +19,6 @@ TEST_CASE("A missing wait for copies of the backward pass is caught",
   using namespace cohort::tests::attention_fault_wait;
   for (const std::vector<int64_t>& lengths : std::vector<std::vector<int64_t>>{{1}, {64}, {130}}) {
     INFO(lengths[0]);
-    const AttentionCase c(lengths, 2, 1, 32, 32);
-    const AttentionReference want(c);
-    const auto is = run_backward(c, exact_forward(want));
-    CHECK_FALSE(farthest(is.d_q, want.d_q) < kGradientTolerance);
-    CHECK_FALSE(farthest(is.d_k, want.d_k) < kGradientTolerance);
-    CHECK_FALSE(farthest(is.d_v, want.d_v) < kGradientTolerance);
+    CHECK(backward_is_wrong(AttentionCase(lengths, 2, 1, 32, 32)));
   }
 }

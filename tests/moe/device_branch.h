@@ -14,6 +14,22 @@
 
 namespace cohort::tests {
 
+/// Three of twelve experts a token.
+inline core::ModelConfig router_config(const char* scoring,
+                                       int64_t groups,
+                                       int64_t kept,
+                                       bool normalise) {
+  core::ModelConfig c;
+  c.n_routed_experts = 12;
+  c.num_experts_per_tok = 3;
+  c.n_group = groups;
+  c.topk_group = kept;
+  c.scoring_func = scoring;
+  c.norm_topk_prob = normalise;
+  c.routed_scaling_factor = 2.5;
+  return c;
+}
+
 struct Trained {
   std::vector<double> losses, norms, parts;
   std::map<std::string, at::Tensor> gradients, weights;  ///< By name, after the last step.

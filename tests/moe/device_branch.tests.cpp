@@ -8,22 +8,6 @@
 using namespace cohort;
 using namespace cohort::tests;
 
-namespace {
-
-core::ModelConfig router_config(const char* scoring, int64_t groups, int64_t kept, bool normalise) {
-  core::ModelConfig c;
-  c.n_routed_experts = 12;
-  c.num_experts_per_tok = 3;
-  c.n_group = groups;
-  c.topk_group = kept;
-  c.scoring_func = scoring;
-  c.norm_topk_prob = normalise;
-  c.routed_scaling_factor = 2.5;
-  return c;
-}
-
-}  // namespace
-
 TEST_CASE("Device branch: routing chooses and weighs as the CPU does", "[moe-device]") {
   for (const char* scoring : {"sigmoid", "softmax"})
     for (const auto& [groups, kept] : {std::pair<int64_t, int64_t>{1, 1}, {4, 2}, {12, 5}, {3, 1}})

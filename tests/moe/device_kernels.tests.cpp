@@ -16,14 +16,7 @@ TEST_CASE("Device kernels: routing and its gradient equal the CPU's", "[moe-kern
     for (const auto& [groups, kept] : {std::pair<int64_t, int64_t>{1, 1}, {4, 2}, {3, 1}})
       for (const bool biased : {false, true}) {
         INFO(scoring << ", " << kept << " of " << groups << " groups, bias " << biased);
-        core::ModelConfig config;
-        config.n_routed_experts = 12;
-        config.num_experts_per_tok = 3;
-        config.n_group = groups;
-        config.topk_group = kept;
-        config.scoring_func = scoring;
-        config.norm_topk_prob = biased;
-        config.routed_scaling_factor = 2.5;
+        const auto config = router_config(scoring, groups, kept, biased);
         const auto logits = random({20, 12}, at::kFloat), d_gate = random({20, 3}, at::kFloat);
         const at::Tensor bias = biased ? random({12}, at::kFloat) : at::Tensor();
         const auto run = [&](double of_loss) {
