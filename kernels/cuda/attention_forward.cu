@@ -49,8 +49,7 @@ template <int kQk, int kV>
 struct Rows {
   uint32_t q[kQk / 16][4];
   float out[kV / 8][4] = {};
-  float most[2] = {-INFINITY, -INFINITY};  ///< Of the raw scores.
-  float sum[2] = {0, 0};                   ///< This lane's share.
+  RunningSoftmax softmax;
 };
 
 /// Keys that meet the queries at a time: at 192/128 the scores of 64 would not fit the registers
@@ -80,39 +79,10 @@ __device__ void attend(
       mma_m16n8k16(s[2 * group + 1], rows.q[d], right);
     }
   }
-  if (kDiagonal) {
-#pragma unroll
-    for (int n = 0; n < kKeys / 8; ++n)
-#pragma unroll
-      for (int r = 0; r < 4; ++r) {
-        const int key = begin + n * 8 + lane % 4 * 2 + r % 2,
-                  query = warp * 16 + lane / 4 + r / 2 * 8;
-        if (key > query + (kPlanted<Fault::kMask> ? 1 : 0)) s[n][r] = -INFINITY;
-      }
-  }
-  float scaled_most[2];
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float most = rows.most[half];
-#pragma unroll
-    for (int n = 0; n < kKeys / 8; ++n)
-      most = fmaxf(most, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
-    most = row_max(most);
-    const float shrink = exp2_approx((rows.most[half] - most) * scale_log2);
-    rows.most[half] = most;
-    scaled_most[half] = most * scale_log2;
-    rows.sum[half] *= shrink;
-#pragma unroll
-    for (int n = 0; n < kV / 8; ++n)
-      rows.out[n][2 * half] *= shrink, rows.out[n][2 * half + 1] *= shrink;
-  }
-#pragma unroll
-  for (int n = 0; n < kKeys / 8; ++n)
-#pragma unroll
-    for (int r = 0; r < 4; ++r) {
-      s[n][r] = exp2_approx(fmaf(s[n][r], scale_log2, -scaled_most[r / 2]));
-      rows.sum[r / 2] += s[n][r];
-    }
+  if (kDiagonal) mask_later_keys(s, begin, warp * 16 + lane / 4);
+  float shrink[2];
+  rows.softmax.add(s, scale_log2, shrink);
+  scale_rows(rows.out, shrink);
 #pragma unroll
   for (int group = 0; group < kKeys / 16; ++group) {
     if (kDiagonal && group >= groups) continue;
@@ -189,14 +159,12 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const bf16* q,
   }
   if (!works) return;
 
-  float inverse[2];
+  float inverse[2], row_lse[2];
+  rows.softmax.finish(scale, inverse, row_lse);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const float sum = row_sum(rows.sum[half]);
-    inverse[half] = 1.0f / sum;
     const int row = first + warp * 16 + lane / 4 + half * 8;
-    if (lane % 4 == 0 && row < count)
-      lse[head * num_tokens + run_first + row] = rows.most[half] * scale + logf(sum);
+    if (lane % 4 == 0 && row < count) lse[head * num_tokens + run_first + row] = row_lse[half];
   }
   // The stage of v that the last tile does not use is free.
   const int64_t row = run_first + first + warp * 16;
@@ -234,11 +202,6 @@ struct Forward {
            out,
            lse);
   }
-};
-
-struct Nothing {
-  template <int kQk, int kV>
-  void run() const {}
 };
 
 }  // namespace

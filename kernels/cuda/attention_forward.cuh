@@ -34,4 +34,16 @@ void attention_forward(const AttentionProblem& problem,
                        float* lse,
                        Stream stream);
 
+/// The same by wgmma and TMA, on compute capability 9.0 alone. Here a query's bits depend on other
+/// runs in one way: where their values are not finite.
+void attention_forward_hopper(const AttentionProblem& problem,
+                              const bf16* q,
+                              const bf16* k,
+                              const bf16* v,
+                              bf16* out,
+                              float* lse,
+                              Stream stream);
+/// Whether the kernels of Hopper have these head sizes: (192, 128), (128, 128) and (64, 64).
+bool has_hopper_attention(int64_t qk_dim, int64_t v_dim);
+
 }  // namespace cohort::kernels::COHORT_DEVICE

@@ -96,6 +96,70 @@ __device__ inline float row_sum(float v) {
   return v + __shfl_xor_sync(0xffffffffu, v, 2);
 }
 
+/// The online softmax of a lane's two rows, lane / 4 and lane / 4 + 8 of sixteen.
+struct RunningSoftmax {
+  float most[2] = {-INFINITY, -INFINITY};  ///< Of the raw scores.
+  float sum[2] = {0, 0};                   ///< This lane's share.
+
+  /// Scores become exp2(scale_log2 (score - most)), of which the first exists in each row by now;
+  /// what was added under an older maximum is to be multiplied by shrink.
+  template <int kTiles>
+  __device__ void add(float (&s)[kTiles][4], float scale_log2, float (&shrink)[2]) {
+    float scaled_most[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float now = most[half];
+#pragma unroll
+      for (int n = 0; n < kTiles; ++n) now = fmaxf(now, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
+      now = row_max(now);
+      shrink[half] = exp2_approx((most[half] - now) * scale_log2);
+      most[half] = now;
+      scaled_most[half] = now * scale_log2;
+      sum[half] *= shrink[half];
+    }
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n)
+#pragma unroll
+      for (int r = 0; r < 4; ++r) {
+        s[n][r] = exp2_approx(fmaf(s[n][r], scale_log2, -scaled_most[r / 2]));
+        sum[r / 2] += s[n][r];
+      }
+  }
+
+  /// 1 / the rows' sums, and what the softmax divides by as a logarithm.
+  __device__ void finish(float scale, float (&inverse)[2], float (&lse)[2]) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float all = row_sum(sum[half]);
+      inverse[half] = 1.0f / all;
+      lse[half] = most[half] * scale + logf(all);
+    }
+  }
+};
+
+/// Sums of two rows times the factor of each.
+template <int kTiles>
+__device__ void scale_rows(float (&d)[kTiles][4], const float (&factor)[2]) {
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n)
+#pragma unroll
+    for (int r = 0; r < 4; ++r) d[n][r] *= factor[r / 2];
+}
+
+/// Scores of keys [first_key, + 8 kTiles) beyond the lane's queries, of which the first is
+/// `query`, are -infinity.
+template <int kTiles>
+__device__ void mask_later_keys(float (&s)[kTiles][4], int first_key, int query) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n)
+#pragma unroll
+    for (int r = 0; r < 4; ++r)
+      if (first_key + n * 8 + lane % 4 * 2 + r % 2 >
+          query + r / 2 * 8 + (kPlanted<Fault::kMask> ? 1 : 0))
+        s[n][r] = -INFINITY;
+}
+
 /// Sums d [16, 8 kTiles], times the factor of their row half, as bf16 to rows [row, + 16) of a
 /// tile, from its piece `piece` (8 channels) on; what would lie beyond the tile's rows is dropped.
 template <int D, int kTiles>
@@ -148,29 +212,46 @@ __device__ void store_tile(const bf16* tile, bf16* to, int64_t stride, int64_t v
   }
 }
 
-/// Calls work.run<qk_dim, v_dim>(); false when there is no kernel for these sizes.
+/// Calls work.run<qk_dim, v_dim>(); false when Hopper has no kernel for these sizes.
 template <class Work>
-bool at_head_sizes(int64_t qk_dim, int64_t v_dim, Work&& work) {
+bool at_hopper_head_sizes(int64_t qk_dim, int64_t v_dim, Work&& work) {
   if (qk_dim == 192 && v_dim == 128) return work.template run<192, 128>(), true;
   if (qk_dim == 128 && v_dim == 128) return work.template run<128, 128>(), true;
   if (qk_dim == 64 && v_dim == 64) return work.template run<64, 64>(), true;
+  return false;
+}
+/// The same of the portable kernels.
+template <class Work>
+bool at_head_sizes(int64_t qk_dim, int64_t v_dim, Work&& work) {
+  if (at_hopper_head_sizes(qk_dim, v_dim, work)) return true;
   if (qk_dim == 48 && v_dim == 32) return work.template run<48, 32>(), true;
   if (qk_dim == 32 && v_dim == 32) return work.template run<32, 32>(), true;
   if (qk_dim == 16 && v_dim == 16) return work.template run<16, 16>(), true;
   return false;
 }
 
-/// The same for a problem's; throws std::invalid_argument for what there is no kernel for.
-template <class Work>
-void with_head_sizes(const AttentionProblem& p, const char* caller, Work&& work) {
+/// Throws std::invalid_argument unless `there` and the heads divide; `caller` is named.
+inline void check_problem(const AttentionProblem& p, const char* caller, bool there) {
   if (p.num_runs < 0 || p.heads < 1 || p.kv_heads < 1 || p.heads % p.kv_heads != 0 ||
       !(p.scale > 0))
     throw std::invalid_argument(std::string(caller) + ": " + std::to_string(p.heads) +
                                 " heads over " + std::to_string(p.kv_heads) + " with scale " +
                                 std::to_string(p.scale));
-  if (!at_head_sizes(p.qk_dim, p.v_dim, work))
+  if (!there)
     throw std::invalid_argument(std::string(caller) + ": no kernel for heads of " +
                                 std::to_string(p.qk_dim) + " and " + std::to_string(p.v_dim));
+}
+
+struct Nothing {
+  template <int kQk, int kV>
+  void run() const {}
+};
+
+/// Runs the portable kernel of a problem's head sizes.
+template <class Work>
+void with_head_sizes(const AttentionProblem& p, const char* caller, Work&& work) {
+  check_problem(p, caller, at_head_sizes(p.qk_dim, p.v_dim, Nothing{}));
+  at_head_sizes(p.qk_dim, p.v_dim, work);
 }
 
 }  // namespace cohort::kernels::COHORT_DEVICE

@@ -9,13 +9,11 @@
 
 #include <algorithm>
 #include <bit>
-#include <boost/context/detail/fcontext.hpp>
 #include <cstdio>
 #include <cstring>
-#include <exception>
-#include <memory>
-#include <new>
 #include <numeric>
+
+#include "kernels/cuda/host/run.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -30,8 +28,7 @@ namespace context = boost::context::detail;
 
 constexpr size_t kStackBytes = 256 << 10;
 constexpr size_t kSharedLimit = 227 << 10;  // of a block on sm_90; sm_80 has 163 KB
-constexpr unsigned kBarriers = 16;
-constexpr int kPoison = 0xff;  // NaN as fp32, bf16 and half, -1 as an integer
+constexpr int kPoison = 0xff;               // NaN as fp32, bf16 and half, -1 as an integer
 
 // What to tell AddressSanitizer of a switch; nothing without it.
 #if defined(__SANITIZE_ADDRESS__)
@@ -79,89 +76,14 @@ class Stacks {
   std::vector<char*> stacks_;
 };
 
-struct Copy {
-  void* dst;
-  const void* src;
-  unsigned bytes, filled;
-};
-
-enum class State { kReady, kAtBarrier, kAtWarpOp, kEnded };
-
-struct Fibre : Thread {
-  context::fcontext_t context = nullptr;
-  void* fake_stack = nullptr;
-  char* stack = nullptr;
-  unsigned linear = 0;
-  State state = State::kReady;
-  // What it waits at.
-  const char* operation = "";
-  Where where;
-  unsigned mask = 0;  // of a warp intrinsic, or number of a barrier
-  int barrier_result = 0;
-  std::vector<std::vector<Copy>> groups;  // committed, oldest first
-  std::vector<Copy> open;                 // not yet committed
-};
-
-/// A warp intrinsic that lanes have come to.
-struct WarpOp {
-  const char* name;
-  unsigned mask, arrived;
-  void* arguments[32];
-};
-struct Warp {
-  unsigned ready = 0, ended = 0, lanes = 0;
-  std::vector<WarpOp> open;
-};
-struct Barrier {
-  unsigned wanted = 0;
-  int predicates = 0;
-  std::vector<Fibre*> waiting;
-};
-
-struct FreeAligned {
-  size_t alignment;
-  void operator()(void* p) const { ::operator delete (p, std::align_val_t{alignment}); }
-};
-struct SharedVariable {
-  const void* tag;
-  size_t bytes;
-  std::unique_ptr<void, FreeAligned> memory;
-};
-SharedVariable allocate(const void* tag, size_t bytes, size_t alignment) {
-  return {tag,
-          bytes,
-          {::operator new (std::max<size_t>(bytes, 1), std::align_val_t{alignment}), {alignment}}};
-}
-
-struct Run : Block {
-  const LaunchShape* shape = nullptr;
-  void (*body)(void*) = nullptr;
-  void* closure = nullptr;
-  std::vector<Fibre> fibres;
-  std::vector<Warp> warps;
-  Barrier barriers[kBarriers];
-  std::vector<SharedVariable> shared;  // [0] is the dynamic part
-  size_t shared_bytes = 0;
-  std::exception_ptr error;
-  context::fcontext_t scheduler = nullptr;
-  void* scheduler_fake_stack = nullptr;
-  const void* scheduler_bottom = nullptr;
-  size_t scheduler_bytes = 0;
-  uint64_t random = 0;
-};
-
 thread_local Schedule schedule_in_use;
 thread_local std::vector<SyncSite>* recording = nullptr;
 thread_local const SyncSite* planted = nullptr;
 
-Fibre& self() { return *static_cast<Fibre*>(current); }
-Run& run_of(Thread& thread) { return *static_cast<Run*>(thread.block); }
-
-uint64_t next_random(uint64_t& state) {
-  uint64_t z = state += 0x9e3779b97f4a7c15u;
-  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-  return z ^ z >> 31;
+SharedVariable allocate(const void* tag, size_t bytes, size_t alignment) {
+  return {tag,
+          bytes,
+          {::operator new (std::max<size_t>(bytes, 1), std::align_val_t{alignment}), {alignment}}};
 }
 
 std::string name_of(const uint3& i) {
@@ -180,40 +102,6 @@ std::string place_of(const Fibre& f) {
   std::string text = f.operation;
   if (f.state == State::kAtWarpOp) text += "(mask " + hex(f.mask) + ")";
   return text + ", " + base_name(f.where.file_name()) + ":" + std::to_string(f.where.line());
-}
-
-[[noreturn]] void fail(const Fibre& f, const std::string& what) {
-  const Run& run = *static_cast<const Run*>(f.block);
-  throw LaunchError("kernel launched by " + std::string(run.shape->caller) + " (" +
-                    base_name(run.shape->file) + ":" + std::to_string(run.shape->line) +
-                    "): block " + name_of(run.index) + ", thread " + name_of(f.index) + " " + what);
-}
-
-/// Notes the site; true if a fault is planted in it.
-bool faulty(SyncSite::Kind kind, const Where& where) {
-  const int line = where.line();
-  if (recording) {
-    const SyncSite site{kind, where.file_name(), line};
-    if (std::find(recording->begin(), recording->end(), site) == recording->end())
-      recording->push_back(site);
-  }
-  return planted && planted->line == line && planted->kind == kind &&
-         planted->file == where.file_name();
-}
-
-void set_ready(Fibre& f) {
-  f.state = State::kReady;
-  run_of(f).warps[f.linear / 32].ready |= 1u << f.lane;
-}
-
-/// Gives the processor back until someone calls set_ready.
-void wait(Fibre& f, State state) {
-  Run& run = run_of(f);
-  f.state = state;
-  run.warps[f.linear / 32].ready &= ~(1u << f.lane);
-  leave(&f.fake_stack, run.scheduler_bottom, run.scheduler_bytes);
-  run.scheduler = context::jump_fcontext(run.scheduler, nullptr).fctx;
-  arrive(f.fake_stack, &run.scheduler_bottom, &run.scheduler_bytes);
 }
 
 void enter(context::transfer_t from) {
@@ -250,10 +138,26 @@ unsigned pick_bit(unsigned set, Order order, uint64_t& random) {
   return std::countr_zero(set);
 }
 
-/// The next thread to run, null when none can.
-Fibre* pick(Run& run) {
+unsigned ready_warps(const Run& run) {
   unsigned ready = 0;
   for (size_t w = 0; w < run.warps.size(); ++w) ready |= (run.warps[w].ready != 0) << w;
+  return ready;
+}
+bool all_ended(const Run& run) {
+  return std::all_of(
+      run.warps.begin(), run.warps.end(), [](const Warp& w) { return w.ended == w.lanes; });
+}
+
+/// The next thread to run, null when none can. Copies end when no thread can run, or by chance.
+Fibre* pick(Run& run) {
+  if (!run.under_way.empty() && order_in_use() == Order::kRandom &&
+      next_random(run.random) % 64 == 0)
+    end_one_copy(run);
+  unsigned ready = ready_warps(run);
+  while (!ready && !run.under_way.empty() && !all_ended(run)) {
+    end_one_copy(run);
+    ready = ready_warps(run);
+  }
   if (!ready) return nullptr;
   const Order order = schedule_in_use.order;
   const unsigned warp = pick_bit(ready, order, run.random);
@@ -281,9 +185,12 @@ std::string why_absent(const Fibre& f) {
           fail(f, "waits at " + place_of(f) + " for " + why_absent(other));
       }
   }
-  for (Fibre& f : run.fibres)
+  for (Fibre& f : run.fibres) {
     if (f.state == State::kAtBarrier)
       fail(f, "waits at " + place_of(f) + " for more threads than the block has");
+    if (f.state == State::kAtPhase)
+      fail(f, "waits at " + place_of(f) + " for a phase that nothing will end");
+  }
   throw LaunchError("a block can go on no more");
 }
 
@@ -291,12 +198,17 @@ void run_block(Run& run, Stacks& stacks) {
   const unsigned count = run.threads.x * run.threads.y * run.threads.z;
   for (auto& variable : run.shared) std::memset(variable.memory.get(), kPoison, variable.bytes);
   for (auto& barrier : run.barriers) barrier = {};
+  run.phase_barriers.clear();
+  run.under_way.clear();
   for (unsigned w = 0; w < run.warps.size(); ++w) {
     const unsigned lanes = std::min(32u, count - w * 32);
     const unsigned all = lanes == 32 ? ~0u : (1u << lanes) - 1;
     run.warps[w].ready = run.warps[w].lanes = all;
     run.warps[w].ended = 0;
     run.warps[w].open.clear();
+    run.warps[w].product_groups.clear();
+    run.warps[w].open_products.clear();
+    run.warps[w].fenced = false;
   }
   for (unsigned i = 0; i < count; ++i) {
     Fibre& f = run.fibres[i];
@@ -313,6 +225,8 @@ void run_block(Run& run, Stacks& stacks) {
   }
   for (const Fibre& f : run.fibres)
     if (f.state != State::kEnded) report_deadlock(run);
+  if (!run.under_way.empty())
+    fail(run.fibres[0], "and all others end while bulk copies to their memory are under way");
 }
 
 void check_shape(const LaunchShape& s) {
@@ -331,14 +245,49 @@ void check_shape(const LaunchShape& s) {
                       " threads, " + std::to_string(s.shared_bytes) + " shared bytes");
 }
 
-void perform(const Copy& copy) {
-  std::memcpy(copy.dst, copy.src, copy.filled);
-  std::memset(static_cast<char*>(copy.dst) + copy.filled, 0, copy.bytes - copy.filled);
-}
-
 }  // namespace
 
 constinit thread_local Thread* current = nullptr;
+
+uint64_t next_random(uint64_t& state) {
+  uint64_t z = state += 0x9e3779b97f4a7c15u;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+  return z ^ z >> 31;
+}
+Order order_in_use() { return schedule_in_use.order; }
+
+void fail(const Fibre& f, const std::string& what) {
+  const Run& run = *static_cast<const Run*>(f.block);
+  throw LaunchError("kernel launched by " + std::string(run.shape->caller) + " (" +
+                    base_name(run.shape->file) + ":" + std::to_string(run.shape->line) +
+                    "): block " + name_of(run.index) + ", thread " + name_of(f.index) + " " + what);
+}
+
+bool faulty(SyncSite::Kind kind, const Where& where) {
+  const int line = where.line();
+  if (recording) {
+    const SyncSite site{kind, where.file_name(), line};
+    if (std::find(recording->begin(), recording->end(), site) == recording->end())
+      recording->push_back(site);
+  }
+  return planted && planted->line == line && planted->kind == kind &&
+         planted->file == where.file_name();
+}
+
+void set_ready(Fibre& f) {
+  f.state = State::kReady;
+  run_of(f).warps[f.linear / 32].ready |= 1u << f.lane;
+}
+
+void wait(Fibre& f, State state) {
+  Run& run = run_of(f);
+  f.state = state;
+  run.warps[f.linear / 32].ready &= ~(1u << f.lane);
+  leave(&f.fake_stack, run.scheduler_bottom, run.scheduler_bytes);
+  run.scheduler = context::jump_fcontext(run.scheduler, nullptr).fctx;
+  arrive(f.fake_stack, &run.scheduler_bottom, &run.scheduler_bytes);
+}
 
 UseSchedule::UseSchedule(Schedule schedule) : before_(schedule_in_use) {
   schedule_in_use = schedule;
@@ -460,32 +409,6 @@ void* shared_variable(const void* tag, size_t bytes, size_t alignment) {
 }
 
 void* dynamic_shared() { return run_of(self()).shared[0].memory.get(); }
-
-void copy_later(void* dst, const void* src, unsigned bytes, unsigned filled) {
-  Fibre& f = self();
-  if (reinterpret_cast<uintptr_t>(dst) % bytes != 0 ||
-      (filled > 0 && reinterpret_cast<uintptr_t>(src) % bytes != 0))
-    fail(f, "copies " + std::to_string(bytes) + " bytes from or to an address not aligned to them");
-  const Copy copy{dst, src, bytes, filled};
-  const Order order = schedule_in_use.order;
-  if (order == Order::kReversed ||
-      (order == Order::kRandom && next_random(run_of(f).random) % 2 == 0))
-    perform(copy);
-  else
-    f.open.push_back(copy);
-}
-void commit_copies() {
-  self().groups.push_back(std::move(self().open));
-  self().open.clear();
-}
-void wait_for_copies(unsigned groups_left, const Where& where) {
-  Fibre& f = self();
-  if (faulty(SyncSite::kCopyWait, where)) return;
-  while (f.groups.size() > groups_left) {
-    for (const Copy& copy : f.groups.front()) perform(copy);
-    f.groups.erase(f.groups.begin());
-  }
-}
 
 void run_grid(const LaunchShape& shape, void (*body)(void*), void* closure) {
   if (current) throw LaunchError("a kernel launches a kernel");

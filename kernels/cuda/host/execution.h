@@ -40,7 +40,8 @@ class UseSchedule {
   Schedule before_;
 };
 
-/// A place in a kernel's source that synchronises, which a fault can be planted in.
+/// A place in a kernel's source that synchronises, which a fault can be planted in. kBarrier: also
+/// arriving and waiting at an mbarrier; kWarp: also what orders products of wgmma.
 struct SyncSite {
   enum Kind { kBarrier, kWarp, kCopyWait } kind;
   std::string file;
@@ -51,7 +52,7 @@ struct SyncSite {
 /// The sites that the launches within `work` pass.
 std::vector<SyncSite> sync_sites(const std::function<void()>& work);
 
-/// While the object lives, the barrier, __syncwarp or wait for copies at `site` does nothing; any
+/// While the object lives, the barrier, __syncwarp, arrival or wait at `site` does nothing; any
 /// other warp intrinsic there runs with the lowest lane missing from its mask.
 class PlantFault {
  public:
@@ -111,6 +112,40 @@ void* dynamic_shared();
 void copy_later(void* dst, const void* src, unsigned bytes, unsigned filled);
 void commit_copies();
 void wait_for_copies(unsigned groups_left, const Where& where);
+
+// mbarriers: 8 bytes of shared memory each, known by their address.
+void mbarrier_init(const void* barrier, unsigned arrivals);
+void mbarrier_arrive(const void* barrier, unsigned bytes_expected, const Where& where);
+void mbarrier_wait(const void* barrier, unsigned parity, const Where& where);
+
+/// What a CUtensorMap says of a tensor [tokens, heads, dim] of 16-bit elements that is read in
+/// boxes of [box_rows, 1, 64], rows of 128 bytes permuted as CU_TENSOR_MAP_SWIZZLE_128B does.
+struct BoxMap {
+  const void* base = nullptr;
+  int64_t tokens = 0, heads = 0, dim = 0;
+  int box_rows = 0;
+};
+/// Copies a box from (column, head, token) on to shared memory behind the threads' backs and counts
+/// its bytes at the barrier; what lies beyond the tensor becomes zero.
+void copy_box(
+    void* shared, const BoxMap& map, int column, int head, int token, const void* barrier);
+
+/// wgmma of one warp: d [16, n] += a [16, 16] b [16, n], bf16 and fp32.
+struct GroupProduct {
+  int n;
+  bool accumulate;        ///< Else d begins at zero.
+  bool b_rows_across;     ///< b lies in memory as [k, n], n contiguous; else as [n, k].
+  float* d[32];           ///< By lane, n / 2 each.
+  const uint32_t* a[32];  ///< Registers by lane, or null: by descriptor.
+  uint64_t a_descriptor, b_descriptor;
+};
+// By the last lane of the warp to come, for all.
+void issue_product(const GroupProduct& product);
+void fence_products();
+void commit_products();
+void wait_for_products(unsigned groups_left);
+/// Bytes from the beginning of the dynamic shared memory; fails for other memory.
+uint32_t shared_offset(const void* p);
 
 struct LaunchShape {
   dim3 blocks, threads;

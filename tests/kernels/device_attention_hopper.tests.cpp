@@ -1,0 +1,81 @@
+// The attention kernels of Hopper (wgmma, TMA) executed on the host against softmax in double.
+#include "tests/catch.h"
+#include "tests/kernels/device_attention.h"
+
+using namespace cohort::tests;
+using namespace cohort::tests::emulated;
+namespace device = cohort::kernels::emulated;
+
+namespace {
+const auto forward = [](auto... arguments) { device::attention_forward_hopper(arguments...); };
+
+bool right(const AttentionCase& c, const AttentionReference& want) {
+  const auto is = run_forward(forward, c);
+  return farthest(is.out, want.out) < kBf16Tolerance && farthest(is.lse, want.lse) < kLseTolerance;
+}
+
+struct Size {
+  int64_t heads, kv_heads, qk, v;
+};
+}  // namespace
+
+TEST_CASE("Hopper's attention is softmax over the run's earlier keys, at every tail",
+          "[kernels-device_attention_hopper]") {
+  const std::vector<std::vector<int64_t>> layouts = {
+      {1}, {63}, {64}, {65}, {127}, {128}, {129}, {300}, {5, 200, 1, 0, 128, 16, 3}};
+  for (const Size size : {Size{2, 1, 64, 64}, Size{1, 1, 128, 128}, Size{1, 1, 192, 128}})
+    for (const auto& lengths : layouts) {
+      const AttentionCase c(lengths, size.heads, size.kv_heads, size.qk, size.v);
+      const AttentionReference want(c);
+      INFO(size.qk << "/" << size.v << ", first run " << lengths[0]);
+      ++cohort::tests::combinations;
+      for (const auto& schedule : kSchedules) {
+        const host::UseSchedule use(schedule);
+        CHECK(right(c, want));
+      }
+    }
+}
+
+TEST_CASE("Heads that share keys go through Hopper's attention",
+          "[kernels-device_attention_hopper]") {
+  const AttentionCase c({140, 30}, 6, 3, 64, 64);
+  ++cohort::tests::combinations;
+  CHECK(right(c, AttentionReference(c)));
+}
+
+TEST_CASE("A query's bits of Hopper's attention depend on its run up to itself alone",
+          "[kernels-device_attention_hopper]") {
+  const AttentionCase whole({20, 230}, 1, 1, 64, 64);
+  AttentionCase part({170}, 1, 1, 64, 64);
+  const auto first = [&](const std::vector<bf16>& x) {
+    return std::vector<bf16>(x.begin() + 20 * 64, x.begin() + 190 * 64);
+  };
+  part.q = first(whole.q), part.k = first(whole.k), part.v = first(whole.v);
+  CHECK(bytes_of(run_forward(forward, part).out) ==
+        bytes_of(first(run_forward(forward, whole).out)));
+}
+
+TEST_CASE("Scores of any size leave Hopper's attention finite",
+          "[kernels-device_attention_hopper]") {
+  AttentionCase c({140}, 1, 1, 64, 64);
+  c.problem.scale = 300;
+  const auto is = run_forward(forward, c);
+  CHECK(farthest(is.out, AttentionReference(c).out) < kBf16Tolerance);
+}
+
+TEST_CASE("Sizes without an attention kernel of Hopper are refused",
+          "[kernels-device_attention_hopper]") {
+  const AttentionCase c({4}, 2, 1, 48, 32);
+  CHECK_THROWS_WITH(run_forward(forward, c), Catch::Matchers::Contains("heads of 48 and 32"));
+}
+
+TEST_CASE("Each barrier, wait and lane of Hopper's attention is needed: its fault is caught",
+          "[kernels-device_attention_hopper]") {
+  // Several tiles a block and several rounds of each ring.
+  const AttentionCase c({420, 30}, 2, 1, 64, 64);
+  REQUIRE(right(c, AttentionReference(c)));
+  CHECK(faults_not_caught([&] {
+          const auto is = run_forward(forward, c);
+          return bytes_of(is.out, is.lse);
+        }) == std::vector<std::string>{});
+}
