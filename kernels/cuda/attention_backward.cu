@@ -22,37 +22,10 @@
 // 128 threads, runs x ceil(longest / 64) x heads blocks, late queries first, 80 KB.
 #include "kernels/cuda/attention_backward.cuh"
 
-#include "kernels/cuda/attention_pieces.cuh"
+#include "kernels/cuda/attention_backward_pieces.cuh"
 
 namespace cohort::kernels::COHORT_DEVICE {
 namespace {
-
-/// The operands, their heads and what is common to both kernels.
-struct BackwardOperands {
-  const bf16 *q, *k, *v, *d_out;
-  const float *lse, *delta;  ///< [heads, T]
-  const int64_t* run_start;
-  int64_t num_tokens;
-  int heads, kv_heads;
-  unsigned tiles;  ///< Of a run, at most.
-  float scale;
-};
-
-/// lse in units of log2 and delta of a lane's two queries; a query that is not there weighs
-/// nothing.
-struct QueryScalars {
-  float lse[2], delta[2];
-  __device__ void load(
-      const BackwardOperands& of, int64_t head, int64_t run_first, int row, int n) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const bool there = row + half * 8 < n;
-      const int64_t at = head * of.num_tokens + run_first + row + half * 8;
-      lse[half] = there ? of.lse[at] * kLog2E : INFINITY;
-      delta[half] = there ? of.delta[at] : 0.0f;
-    }
-  }
-};
 
 /// s [16, 8 kTiles] = rows [row, + 16) of `left` times rows [begin, + 8 kTiles) of `right`.
 template <int D, int kTiles>
@@ -74,27 +47,6 @@ __device__ void multiply_rows(
       mma_m16n8k16(s[2 * n + 1], a, b[1]);
     }
   }
-}
-
-/// Scores become P, and dO v^T becomes dS without its scale. `query` and `key` are the first of the
-/// tile's, counted from one origin; pairs above the diagonal weigh nothing.
-template <int kTiles>
-__device__ void softmax_gradient(float (&p)[kTiles][4],
-                                 float (&d_s)[kTiles][4],
-                                 const QueryScalars& of,
-                                 int query,
-                                 int key,
-                                 float scale_log2) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int first = key + lane % 4 * 2 - query - lane / 4 - (kPlanted<Fault::kMask> ? 1 : 0);
-#pragma unroll
-  for (int n = 0; n < kTiles; ++n)
-#pragma unroll
-    for (int r = 0; r < 4; ++r) {
-      const float w = exp2_approx(fmaf(p[n][r], scale_log2, -of.lse[r / 2]));
-      p[n][r] = first + n * 8 + r % 2 > r / 2 * 8 ? 0.0f : w;
-      d_s[n][r] = p[n][r] * (d_s[n][r] - of.delta[r / 2]);
-    }
 }
 
 /// sum [16, 16 kGroups] += a times rows [row, + 16), columns [16 group, + 16 kGroups) of `right`.
@@ -321,24 +273,32 @@ __global__ void __launch_bounds__(256)
     delta[row % heads * num_tokens + row / heads] = sum;
 }
 
+struct Delta {
+  const AttentionProblem& p;
+  const bf16 *out, *d_out;
+  float* delta;
+  Stream stream;
+  template <int, int kV>
+  void run() const {
+    const int64_t lanes = p.num_tokens * p.heads * (kV / 8);
+    launch(delta_kernel<kV>,
+           Grid(static_cast<unsigned>((lanes + 255) / 256), 256, 0, stream),
+           out,
+           d_out,
+           p.num_tokens,
+           static_cast<int>(p.heads),
+           delta);
+  }
+};
+
 struct Backward {
   const AttentionProblem& p;
   BackwardOperands of;
-  const bf16* out;
-  float* delta;
   bf16 *d_q, *d_k, *d_v;
   Stream stream;
   template <int kQk, int kV>
   void run() const {
     const unsigned tiles = static_cast<unsigned>(p.num_runs) * of.tiles;
-    const int64_t lanes = p.num_tokens * p.heads * (kV / 8);
-    launch(delta_kernel<kV>,
-           Grid(static_cast<unsigned>((lanes + 255) / 256), 256, 0, stream),
-           out,
-           of.d_out,
-           p.num_tokens,
-           of.heads,
-           delta);
     launch(key_kernel<kQk, kV>,
            Grid(dim3(tiles, static_cast<unsigned>(p.kv_heads)),
                 kKeyThreads,
@@ -363,6 +323,14 @@ size_t attention_backward_workspace(const AttentionProblem& problem) {
   return sizeof(float) * static_cast<size_t>(problem.num_tokens * problem.heads);
 }
 
+void attention_delta(const AttentionProblem& problem,
+                     const bf16* out,
+                     const bf16* d_out,
+                     float* delta,
+                     Stream stream) {
+  with_head_sizes(problem, "attention_delta", Delta{problem, out, d_out, delta, stream});
+}
+
 void attention_backward(const AttentionProblem& problem,
                         const bf16* q,
                         const bf16* k,
@@ -377,21 +345,26 @@ void attention_backward(const AttentionProblem& problem,
                         Stream stream) {
   if (problem.num_runs == 0 || problem.longest_run == 0) return;
   auto* delta = static_cast<float*>(workspace);
-  const BackwardOperands of{
-      q,
-      k,
-      v,
-      d_out,
-      lse,
-      delta,
-      problem.run_start,
-      problem.num_tokens,
-      static_cast<int>(problem.heads),
-      static_cast<int>(problem.kv_heads),
-      static_cast<unsigned>((problem.longest_run + kTileRows - 1) / kTileRows),
-      problem.scale};
-  with_head_sizes(
-      problem, "attention_backward", Backward{problem, of, out, delta, d_q, d_k, d_v, stream});
+  const Backward work{problem,
+                      {q,
+                       k,
+                       v,
+                       d_out,
+                       lse,
+                       delta,
+                       problem.run_start,
+                       problem.num_tokens,
+                       static_cast<int>(problem.heads),
+                       static_cast<int>(problem.kv_heads),
+                       static_cast<unsigned>((problem.longest_run + kTileRows - 1) / kTileRows),
+                       problem.scale},
+                      d_q,
+                      d_k,
+                      d_v,
+                      stream};
+  check_problem(problem, "attention_backward", has_attention_kernel(problem.qk_dim, problem.v_dim));
+  attention_delta(problem, out, d_out, delta, stream);
+  with_head_sizes(problem, "attention_backward", work);
 }
 
 }  // namespace cohort::kernels::COHORT_DEVICE

@@ -28,4 +28,19 @@ void attention_backward(const AttentionProblem& problem,
                         void* workspace,
                         Stream stream);
 
+/// The same by wgmma and TMA, on compute capability 9.0 alone, for the head sizes of
+/// has_hopper_attention; a token's gradients depend on other runs where those are not finite.
+void attention_backward_hopper(const AttentionProblem& problem,
+                               const bf16* q,
+                               const bf16* k,
+                               const bf16* v,
+                               const bf16* out,
+                               const float* lse,
+                               const bf16* d_out,
+                               bf16* d_q,
+                               bf16* d_k,
+                               bf16* d_v,
+                               void* workspace,
+                               Stream stream);
+
 }  // namespace cohort::kernels::COHORT_DEVICE

@@ -47,8 +47,8 @@ struct Tiles {
 
 struct ForwardOperands {
   const int64_t* run_start;
-  int64_t num_runs, num_tokens;
-  int heads, kv_heads;
+  int64_t num_tokens;
+  int num_runs, heads, kv_heads;
   float scale;
   bf16* out;
   float* lse;
@@ -232,10 +232,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   __syncthreads();
   if (threadIdx.x < 128) {
-    give_registers<24>();
+    give_registers<40>();
     if (threadIdx.x == 0) produce(of, q, k, v, tiles, barriers);
   } else {
-    take_registers<240>();
+    take_registers<232>();
     Group<kQk, kV> group{of, tiles, barriers, {}, {}, {}, {}, {}};
     TileCursor cursor{of.run_start, of.num_runs, of.heads, true};
     TileOfRun at;
@@ -258,8 +258,8 @@ struct ForwardHopper {
            tensor_map(k, p.num_tokens, p.kv_heads, kQk, kTile),
            tensor_map(v, p.num_tokens, p.kv_heads, kV, kTile),
            ForwardOperands{p.run_start,
-                           p.num_runs,
                            p.num_tokens,
+                           static_cast<int>(p.num_runs),
                            static_cast<int>(p.heads),
                            static_cast<int>(p.kv_heads),
                            p.scale,

@@ -27,23 +27,20 @@ struct TileOfRun {
 };
 struct TileCursor {
   const int64_t* run_start;
-  int64_t num_runs;
-  int heads;
+  int num_runs, heads;
   bool late_first;  ///< Late tiles are the long ones.
-  int64_t next = blockIdx.x, run = 0, before = 0;
+  int next = static_cast<int>(blockIdx.x), run = 0, before = 0;
 
   __device__ bool take(TileOfRun& tile) {
-    const int64_t pair = next / heads;
+    const int pair = next / heads;
     for (; run < num_runs; ++run) {
-      const int64_t first = run_start[run], count = run_start[run + 1] - first;
-      const int64_t tiles = (count + kHopperTile - 1) / kHopperTile;
-      if (pair < before + tiles) {
-        const auto at = static_cast<int>(pair - before);
-        tile.run_first = first;
-        tile.count = static_cast<int>(count);
-        tile.tile = late_first ? static_cast<int>(tiles) - 1 - at : at;
-        tile.head = static_cast<int>(next % heads);
-        next += gridDim.x;
+      tile.run_first = run_start[run];
+      tile.count = static_cast<int>(run_start[run + 1] - tile.run_first);
+      const int tiles = (tile.count + kHopperTile - 1) / kHopperTile, at = pair - before;
+      if (at < tiles) {
+        tile.tile = late_first ? tiles - 1 - at : at;
+        tile.head = next - pair * heads;
+        next += static_cast<int>(gridDim.x);
         return true;
       }
       before += tiles;

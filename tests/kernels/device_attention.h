@@ -148,23 +148,24 @@ struct BackwardResult {
   std::vector<bf16> d_q, d_k, d_v;
 };
 /// The gradients given what a forward pass left; each element begins as NaN.
-inline BackwardResult run_backward(const AttentionCase& c, const ForwardResult& forward) {
+template <class Kernel>
+BackwardResult run_backward(Kernel&& kernel, const AttentionCase& c, const ForwardResult& forward) {
   const auto poison = [](size_t n) { return std::vector<bf16>(n, bf16{0x7fc0}); };
   BackwardResult r{poison(c.q.size()), poison(c.k.size()), poison(c.v.size())};
   std::vector<float> workspace(kernels::COHORT_DEVICE::attention_backward_workspace(c.problem) / 4,
                                NAN);
-  kernels::COHORT_DEVICE::attention_backward(c.on_device(),
-                                             c.q.data(),
-                                             c.k.data(),
-                                             c.v.data(),
-                                             forward.out.data(),
-                                             forward.lse.data(),
-                                             c.d_out.data(),
-                                             r.d_q.data(),
-                                             r.d_k.data(),
-                                             r.d_v.data(),
-                                             workspace.data(),
-                                             nullptr);
+  kernel(c.on_device(),
+         c.q.data(),
+         c.k.data(),
+         c.v.data(),
+         forward.out.data(),
+         forward.lse.data(),
+         c.d_out.data(),
+         r.d_q.data(),
+         r.d_k.data(),
+         r.d_v.data(),
+         workspace.data(),
+         nullptr);
   return r;
 }
 /// What an exact forward pass leaves, rounded.
@@ -184,28 +185,43 @@ constexpr double kGradientTolerance = 0.02;
 /// fp32 sums of exact products of bf16.
 constexpr double kLseTolerance = 1e-5;
 
-/// Whether each of the three gradients of this copy is wrong.
-inline bool backward_is_wrong(const AttentionCase& c) {
+/// Whether each of the three gradients of a kernel is wrong.
+template <class Kernel>
+bool backward_is_wrong(Kernel&& kernel, const AttentionCase& c) {
   const AttentionReference want(c);
-  const auto is = run_backward(c, exact_forward(want));
+  const auto is = run_backward(kernel, c, exact_forward(want));
   const auto wrong = [](const std::vector<bf16>& values, const std::vector<double>& right) {
     return !(farthest(values, right) < kGradientTolerance);
   };
   return wrong(is.d_q, want.d_q) && wrong(is.d_k, want.d_k) && wrong(is.d_v, want.d_v);
 }
 
-/// Whether the kernel of this copy is right under every schedule.
-inline bool forward_is_right(const AttentionCase& c) {
+/// Whether a kernel is right under every schedule.
+template <class Kernel>
+bool forward_is_right(Kernel&& kernel, const AttentionCase& c) {
   const AttentionReference want(c);
   for (const auto& schedule : kSchedules) {
     const host::UseSchedule use(schedule);
-    const auto is = run_forward(
-        [](auto... arguments) { kernels::COHORT_DEVICE::attention_forward(arguments...); }, c);
+    const auto is = run_forward(kernel, c);
     if (!(farthest(is.out, want.out) < kBf16Tolerance &&
           farthest(is.lse, want.lse) < kLseTolerance))
       return false;
   }
   return true;
 }
+
+// The kernels of this copy.
+inline const auto portable_forward = [](auto... arguments) {
+  kernels::COHORT_DEVICE::attention_forward(arguments...);
+};
+inline const auto hopper_forward = [](auto... arguments) {
+  kernels::COHORT_DEVICE::attention_forward_hopper(arguments...);
+};
+inline const auto portable_backward = [](auto... arguments) {
+  kernels::COHORT_DEVICE::attention_backward(arguments...);
+};
+inline const auto hopper_backward = [](auto... arguments) {
+  kernels::COHORT_DEVICE::attention_backward_hopper(arguments...);
+};
 
 }  // namespace cohort::tests::COHORT_DEVICE

@@ -3,7 +3,6 @@
 
 using namespace cohort::tests;
 using namespace cohort::tests::emulated;
-namespace device = cohort::kernels::emulated;
 
 namespace {
 
@@ -12,11 +11,10 @@ Bytes bytes_of_gradients(const BackwardResult& is) { return bytes_of(is.d_q, is.
 /// Follows the forward kernel, in every order, and compares.
 void check_gradients(const AttentionCase& c) {
   const AttentionReference want(c);
-  const auto forward =
-      run_forward([](auto... arguments) { device::attention_forward(arguments...); }, c);
+  const auto forward = run_forward(portable_forward, c);
   BackwardResult is;
   check_every_order([&] {
-    is = run_backward(c, forward);
+    is = run_backward(portable_backward, c, forward);
     return bytes_of_gradients(is);
   });
   CHECK(farthest(is.d_q, want.d_q) < kGradientTolerance);
@@ -58,8 +56,8 @@ TEST_CASE("A run's gradients have the same bits whatever else is in the batch",
   };
   part.q = run(whole.q, 64), part.k = run(whole.k, 32), part.v = run(whole.v, 32);
   part.d_out = run(whole.d_out, 64);
-  const auto all = run_backward(whole, exact_forward(AttentionReference(whole)));
-  const auto one = run_backward(part, exact_forward(AttentionReference(part)));
+  const auto all = run_backward(portable_backward, whole, exact_forward(AttentionReference(whole)));
+  const auto one = run_backward(portable_backward, part, exact_forward(AttentionReference(part)));
   CHECK(bytes_of(one.d_q) == bytes_of(run(all.d_q, 64)));
   CHECK(bytes_of(one.d_k) == bytes_of(run(all.d_k, 32)));
   CHECK(bytes_of(one.d_v) == bytes_of(run(all.d_v, 32)));
@@ -70,7 +68,7 @@ TEST_CASE("Scores of any size leave the gradients of attention finite",
   AttentionCase c({70}, 1, 1, 16, 16);
   c.problem.scale = 300;
   const AttentionReference want(c);
-  const auto is = run_backward(c, exact_forward(want));
+  const auto is = run_backward(portable_backward, c, exact_forward(want));
   CHECK(farthest(is.d_v, want.d_v) < kGradientTolerance);
   CHECK(std::isfinite(farthest(is.d_q, want.d_q)));
   CHECK(std::isfinite(farthest(is.d_k, want.d_k)));
@@ -80,7 +78,7 @@ TEST_CASE("Sizes without a backward attention kernel are refused", "[kernels-dev
   AttentionCase c({4}, 3, 1, 16, 16);
   const auto forward = exact_forward(AttentionReference(c));
   c.problem.v_dim = 24;
-  CHECK_THROWS_WITH(run_backward(c, forward),
+  CHECK_THROWS_WITH(run_backward(portable_backward, c, forward),
                     Catch::Matchers::Contains("attention_backward: no kernel for heads of 16"));
 }
 
@@ -89,6 +87,7 @@ TEST_CASE(
     "[kernels-device_attention]") {
   const AttentionCase c({150}, 2, 1, 32, 32);
   const auto forward = exact_forward(AttentionReference(c));
-  CHECK(faults_not_caught([&] { return bytes_of_gradients(run_backward(c, forward)); }) ==
-        std::vector<std::string>{});
+  CHECK(faults_not_caught([&] {
+          return bytes_of_gradients(run_backward(portable_backward, c, forward));
+        }) == std::vector<std::string>{});
 }

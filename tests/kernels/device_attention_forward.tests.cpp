@@ -5,10 +5,9 @@
 
 using namespace cohort::tests;
 using namespace cohort::tests::emulated;
-namespace device = cohort::kernels::emulated;
 
 namespace {
-const auto forward = [](auto... arguments) { device::attention_forward(arguments...); };
+const auto& forward = portable_forward;
 
 bool right(const AttentionCase& c, const AttentionReference& want) {
   const auto is = run_forward(forward, c);

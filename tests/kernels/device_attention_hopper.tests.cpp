@@ -4,14 +4,32 @@
 
 using namespace cohort::tests;
 using namespace cohort::tests::emulated;
-namespace device = cohort::kernels::emulated;
 
 namespace {
-const auto forward = [](auto... arguments) { device::attention_forward_hopper(arguments...); };
+const auto& forward = hopper_forward;
 
 bool right(const AttentionCase& c, const AttentionReference& want) {
   const auto is = run_forward(forward, c);
   return farthest(is.out, want.out) < kBf16Tolerance && farthest(is.lse, want.lse) < kLseTolerance;
+}
+
+BackwardResult gradients(const AttentionCase& c, const ForwardResult& forward_result) {
+  return run_backward(hopper_backward, c, forward_result);
+}
+Bytes bytes_of_gradients(const BackwardResult& is) { return bytes_of(is.d_q, is.d_k, is.d_v); }
+
+/// Follows the forward kernel, in every order, and compares.
+void check_gradients(const AttentionCase& c) {
+  const AttentionReference want(c);
+  const auto forward_result = run_forward(forward, c);
+  BackwardResult is;
+  check_every_order([&] {
+    is = gradients(c, forward_result);
+    return bytes_of_gradients(is);
+  });
+  CHECK(farthest(is.d_q, want.d_q) < kGradientTolerance);
+  CHECK(farthest(is.d_k, want.d_k) < kGradientTolerance);
+  CHECK(farthest(is.d_v, want.d_v) < kGradientTolerance);
 }
 
 struct Size {
@@ -78,4 +96,39 @@ TEST_CASE("Each barrier, wait and lane of Hopper's attention is needed: its faul
           const auto is = run_forward(forward, c);
           return bytes_of(is.out, is.lse);
         }) == std::vector<std::string>{});
+}
+
+TEST_CASE("Hopper's gradients of attention follow the definition, at every tail",
+          "[kernels-device_attention_hopper]") {
+  const std::vector<std::vector<int64_t>> layouts = {
+      {1}, {63}, {64}, {65}, {127}, {129}, {260}, {5, 130, 1, 0, 64, 16, 3}};
+  for (const Size size : {Size{2, 1, 64, 64}, Size{1, 1, 128, 128}, Size{1, 1, 192, 128}})
+    for (const auto& lengths : layouts) {
+      INFO(size.qk << "/" << size.v << ", first run " << lengths[0]);
+      check_gradients(AttentionCase(lengths, size.heads, size.kv_heads, size.qk, size.v));
+    }
+}
+
+TEST_CASE("A run's gradients have the same bits whatever else is in Hopper's batch",
+          "[kernels-device_attention_hopper]") {
+  const AttentionCase whole({20, 150, 7}, 2, 1, 64, 64);
+  AttentionCase part({150}, 2, 1, 64, 64);
+  const auto run = [](const std::vector<bf16>& x, int64_t row) {
+    return std::vector<bf16>(x.begin() + 20 * row, x.begin() + 170 * row);
+  };
+  part.q = run(whole.q, 128), part.k = run(whole.k, 64), part.v = run(whole.v, 64);
+  part.d_out = run(whole.d_out, 128);
+  const auto all = gradients(whole, exact_forward(AttentionReference(whole)));
+  const auto one = gradients(part, exact_forward(AttentionReference(part)));
+  CHECK(bytes_of(one.d_q) == bytes_of(run(all.d_q, 128)));
+  CHECK(bytes_of(one.d_k) == bytes_of(run(all.d_k, 64)));
+  CHECK(bytes_of(one.d_v) == bytes_of(run(all.d_v, 64)));
+}
+
+TEST_CASE("Each barrier, wait and lane of Hopper's backward kernels is needed: its fault is caught",
+          "[kernels-device_attention_hopper]") {
+  const AttentionCase c({290, 30}, 2, 1, 64, 64);
+  const auto forward_result = run_forward(forward, c);
+  CHECK(faults_not_caught([&] { return bytes_of_gradients(gradients(c, forward_result)); }) ==
+        std::vector<std::string>{});
 }
