@@ -88,16 +88,20 @@ void attention(
                                             heads != kv_heads)
         .transpose(1, 2);
   };
-  {
-    const c10::NoGradGuard no_grad;
-    compare(
-        "attention forward, " + shape, [&] { ours(); }, [&] { theirs(); });
-  }
-  for (auto& x : in) x.set_requires_grad(true);
-  const auto with_gradient = [&](const auto& f) {
+  const auto with_gradient = [&in, &d_out](const auto& f) {
     return [&in, &d_out, f] { torch::autograd::grad({f()}, in, {d_out}); };
   };
-  compare("attention forward and backward, " + shape, with_gradient(ours), with_gradient(theirs));
+  for (const bool by_wgmma : {false, true}) {
+    if (by_wgmma && !core::device_kernels(in[0])->attends_by_wgmma(qk_dim, v_dim)) continue;
+    core::set_wgmma_attention(by_wgmma);
+    const std::string name = by_wgmma ? "attention by wgmma, " : "attention, ";
+    for (auto& x : in) x.set_requires_grad(false);
+    compare(
+        name + "forward, " + shape, [&] { ours(); }, [&] { theirs(); });
+    for (auto& x : in) x.set_requires_grad(true);
+    compare(name + "forward and backward, " + shape, with_gradient(ours), with_gradient(theirs));
+  }
+  core::set_wgmma_attention(false);
 }
 
 void dispatch(int64_t T, int64_t D, int64_t E, int64_t K) {

@@ -23,6 +23,7 @@ int main() {
 #include "kernels/cuda/attention_forward.cuh"
 #include "kernels/cuda/dispatch.cuh"
 #include "kernels/cuda/elementwise.cuh"
+#include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/rms_norm.cuh"
 #include "kernels/cuda/router.cuh"
 #include "kernels/cuda/token_log_probs.cuh"
@@ -211,9 +212,16 @@ void attention(Bench& bench, int64_t n, int64_t heads, int64_t kv_heads, int64_t
   bench.compute("attention_forward" + sizes, 2.0 * (qk + v) * pairs, [&] {
     attention_forward(p, q, k, values, out, lse, nullptr);
   });
+  auto* working = static_cast<float*>(workspace);
   bench.compute("attention_backward" + sizes, 2.0 * (3 * qk + 2 * v) * pairs, [&] {
-    attention_backward(
-        p, q, k, values, out, lse, d_out, d_q, d_k, d_v, static_cast<float*>(workspace), nullptr);
+    attention_backward(p, q, k, values, out, lse, d_out, d_q, d_k, d_v, working, nullptr);
+  });
+  if (!device_is_hopper()) return;
+  bench.compute("attention_forward by wgmma" + sizes, 2.0 * (qk + v) * pairs, [&] {
+    attention_forward_hopper(p, q, k, values, out, lse, nullptr);
+  });
+  bench.compute("attention_backward by wgmma" + sizes, 2.0 * (3 * qk + 2 * v) * pairs, [&] {
+    attention_backward_hopper(p, q, k, values, out, lse, d_out, d_q, d_k, d_v, working, nullptr);
   });
 }
 

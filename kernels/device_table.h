@@ -25,6 +25,7 @@ struct DeviceAttention {
   const int64_t* run_start;
   int64_t longest_run, heads, kv_heads, qk_dim, v_dim;
   float scale;
+  bool wgmma;  ///< By the kernels of Hopper, where attends_by_wgmma.
 };
 
 /// DecodeAttentionProblem of kernels/cuda/attention_decode.cuh.
@@ -99,6 +100,8 @@ struct DeviceTable {
 
   bool (*attends)(int64_t qk_dim,
                   int64_t v_dim);  ///< Whether attention of bf16 has these head sizes.
+  /// Whether the current device and these head sizes have kernels of wgmma and TMA.
+  bool (*attends_by_wgmma)(int64_t qk_dim, int64_t v_dim);
   void (*attention_forward)(const DeviceAttention&,
                             const void* q,
                             const void* k,

@@ -1,8 +1,11 @@
 #include "core/base/device_kernels.h"
 
 #include <atomic>
+#include <cstdlib>
+#include <string>
 
 #include "core/base/device_branch.h"
+#include "core/base/error.h"
 #ifdef COHORT_GPU
 #include "core/gpu/cuda_kernels.h"
 #endif
@@ -20,6 +23,19 @@ const kernels::DeviceTable* of_device(const at::Tensor& tensor) {
   return nullptr;
 }
 
+std::atomic<bool>& by_wgmma() {
+  static std::atomic<bool> on{[] {
+    const char* text = std::getenv("COHORT_ATTENTION");
+    const std::string choice = text ? text : "";
+    COHORT_CHECK_INPUT(
+        choice.empty() || choice == "portable" || choice == "wgmma",
+        "environment variable COHORT_ATTENTION is '{}': should be portable, wgmma or unset",
+        choice);
+    return choice == "wgmma";
+  }()};
+  return on;
+}
+
 }  // namespace
 
 const kernels::DeviceTable* device_kernels(const at::Tensor& tensor) {
@@ -28,6 +44,9 @@ const kernels::DeviceTable* device_kernels(const at::Tensor& tensor) {
 }
 
 void set_device_kernels_on_cpu(const kernels::DeviceTable* table) { on_cpu = table; }
+
+bool wgmma_attention() { return by_wgmma().load(std::memory_order_relaxed); }
+void set_wgmma_attention(bool on) { by_wgmma() = on; }
 
 void* device_stream(const at::Tensor& tensor) {
 #ifdef COHORT_GPU

@@ -14,6 +14,12 @@ const kernels::DeviceTable* device_kernels(const at::Tensor& tensor);
 /// Kernels for tensors on the CPU that take the device branch; null: none. For tests.
 void set_device_kernels_on_cpu(const kernels::DeviceTable* table);
 
+/// Whether attention on a device is by wgmma and TMA (kernels/cuda/attention_*_hopper.cu): where
+/// the environment has COHORT_ATTENTION=wgmma, until a GPU has been seen to gain. Throws InputError
+/// for other values than wgmma and portable.
+bool wgmma_attention();
+void set_wgmma_attention(bool on);  ///< For tests.
+
 /// The stream that operations on `tensor` are queued in: a cudaStream_t, null on the CPU.
 void* device_stream(const at::Tensor& tensor);
 

@@ -401,5 +401,20 @@ inline unsigned multiprocessors() {
 #endif
 }
 
+/// Whether the current device can run what this header names.
+inline bool device_is_hopper() {
+#if COHORT_ON_DEVICE
+  int device = 0, major = 0, minor = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+        "asking for the compute capability");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device),
+        "asking for the compute capability");
+  return major == 9 && minor == 0;
+#else
+  return true;
+#endif
+}
+
 }  // namespace cohort::kernels::COHORT_DEVICE
 #endif

@@ -6,6 +6,7 @@
 #include "kernels/cuda/attention_forward.cuh"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/dispatch.cuh"
+#include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/router.cuh"
 
 namespace cohort::kernels::COHORT_DEVICE {
@@ -168,13 +169,18 @@ void attention_forward_call(const DeviceAttention& attention,
                             void* result,
                             float* lse,
                             void* stream) {
-  attention_forward(problem_of(attention),
-                    in<bf16>(q),
-                    in<bf16>(k),
-                    in<bf16>(v),
-                    out<bf16>(result),
-                    lse,
-                    stream_of(stream));
+  const auto kernel = attention.wgmma ? attention_forward_hopper : attention_forward;
+  kernel(problem_of(attention),
+         in<bf16>(q),
+         in<bf16>(k),
+         in<bf16>(v),
+         out<bf16>(result),
+         lse,
+         stream_of(stream));
+}
+
+bool attends_by_wgmma(int64_t qk_dim, int64_t v_dim) {
+  return has_hopper_attention(qk_dim, v_dim) && device_is_hopper();
 }
 
 size_t attention_backward_bytes(const DeviceAttention& attention) {
@@ -193,18 +199,19 @@ void attention_backward_call(const DeviceAttention& attention,
                              void* d_v,
                              void* workspace,
                              void* stream) {
-  attention_backward(problem_of(attention),
-                     in<bf16>(q),
-                     in<bf16>(k),
-                     in<bf16>(v),
-                     in<bf16>(result),
-                     lse,
-                     in<bf16>(d_out),
-                     out<bf16>(d_q),
-                     out<bf16>(d_k),
-                     out<bf16>(d_v),
-                     workspace,
-                     stream_of(stream));
+  const auto kernel = attention.wgmma ? attention_backward_hopper : attention_backward;
+  kernel(problem_of(attention),
+         in<bf16>(q),
+         in<bf16>(k),
+         in<bf16>(v),
+         in<bf16>(result),
+         lse,
+         in<bf16>(d_out),
+         out<bf16>(d_q),
+         out<bf16>(d_k),
+         out<bf16>(d_v),
+         workspace,
+         stream_of(stream));
 }
 
 DecodeAttentionProblem problem_of(const DeviceDecoding& decoding) {
@@ -262,6 +269,7 @@ const DeviceTable& device_table() {
                                  route_call,
                                  route_backward_call,
                                  has_attention_kernel,
+                                 attends_by_wgmma,
                                  attention_forward_call,
                                  attention_backward_bytes,
                                  attention_backward_call,

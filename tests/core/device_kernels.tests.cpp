@@ -79,3 +79,27 @@ TEST_CASE("Device kernels: other head sizes and fp32 take LibTorch's operations"
   }
   CHECK(kernels.calls<&DeviceTable::attention_forward>() == 0);
 }
+
+namespace {
+/// While it lives, attention is by wgmma.
+struct ByWgmma {
+  ByWgmma() { core::set_wgmma_attention(true); }
+  ~ByWgmma() { core::set_wgmma_attention(false); }
+};
+}  // namespace
+
+TEST_CASE("Device kernels: attention by wgmma, and heads that it does not have are refused",
+          "[core-kernels]") {
+  const ByWgmma by_wgmma;
+  const int64_t S = 70;
+  for (const auto& layout : {core::attention_layout(2, S, {}), documents(S)})
+    compare(
+        [&](const auto& in) { return core::causal_attention(in[0], in[1], in[2], layout, 0.3); },
+        {random({2, S, 4, 64}), random({2, S, 2, 64}), random({2, S, 2, 64})});
+  const EmulatedKernels kernels;
+  const auto x = random({1, 5, 2, 32}, at::kBFloat16);
+  const auto layout = core::attention_layout(1, 5, {});
+  CHECK_THROWS_WITH(core::causal_attention(x, x, x, layout, 0.3),
+                    Catch::Matchers::Contains("COHORT_ATTENTION=wgmma") &&
+                        Catch::Matchers::Contains("heads of 32 and 32"));
+}

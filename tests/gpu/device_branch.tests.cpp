@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "core/base/device_kernels.h"
 #include "core/nn/attention.h"
 #include "core/nn/attention_op.h"
 #include "core/nn/cross_entropy.h"
@@ -147,6 +148,28 @@ TEST_CASE("GPU: attention equals the CPU's", "[gpu]") {
             },
             {random({2, 37, 4, 48}), random({2, 37, 4, 32 + 32}), random({2, 37, 16})});
   }
+}
+
+TEST_CASE("GPU: attention by wgmma and TMA equals the CPU's", "[gpu]") {
+  const auto* kernels =
+      core::device_kernels(at::empty({1}, at::dtype(at::kBFloat16).device(at::kCUDA)));
+  if (!kernels || !kernels->attends_by_wgmma(192, 128)) {
+    WARN(
+        "not run: the GPU is not of compute capability 9.0, or there are no kernels in this "
+        "binary");
+    return;
+  }
+  core::set_wgmma_attention(true);
+  auto ids = at::zeros({2, 300}, at::kLong);
+  ids[0].slice(0, 140).fill_(1);
+  for (const auto& layout :
+       {core::attention_layout(2, 300, {}), core::attention_layout(2, 300, ids)})
+    for (const auto& [qk, v] : {std::pair{192, 128}, {128, 128}, {64, 64}})
+      compare(
+          "attention",
+          [&](const auto& in) { return core::causal_attention(in[0], in[1], in[2], layout, 0.1); },
+          {random({2, 300, 4, qk}), random({2, 300, 2, qk}), random({2, 300, 2, v})});
+  core::set_wgmma_attention(false);
 }
 
 TEST_CASE("GPU: losses over the head equal the CPU's", "[gpu]") {

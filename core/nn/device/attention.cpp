@@ -58,7 +58,8 @@ kernels::DeviceAttention problem_of(const at::Tensor& q,
           k.size(1),
           q.size(2),
           v.size(2),
-          static_cast<float>(scale)};
+          static_cast<float>(scale),
+          wgmma_attention()};
 }
 
 /// q [T, H, Dqk], k [T, Hkv, Dqk], v [T, Hkv, Dv] in bf16 -> [T, H, Dv], by our kernels.
@@ -118,7 +119,15 @@ struct AttentionByKernel : torch::autograd::Function<AttentionByKernel> {
 
 bool has_attention_kernel(const at::Tensor& q, const at::Tensor& v) {
   const auto* kernels = device_kernels(q);
-  return kernels && q.scalar_type() == at::kBFloat16 && kernels->attends(q.size(3), v.size(3));
+  if (!kernels || q.scalar_type() != at::kBFloat16 || !kernels->attends(q.size(3), v.size(3)))
+    return false;
+  COHORT_CHECK_INPUT(
+      !wgmma_attention() || kernels->attends_by_wgmma(q.size(3), v.size(3)),
+      "COHORT_ATTENTION=wgmma: there is no such kernel for heads of {} and {} on this "
+      "device (192/128, 128/128 and 64/64, compute capability 9.0); unset it",
+      q.size(3),
+      v.size(3));
+  return true;
 }
 
 at::Tensor by_kernel(const at::Tensor& q,
