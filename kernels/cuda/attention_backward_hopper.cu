@@ -17,9 +17,9 @@
 // and keys after its queries, are passed over.
 //
 // FLOPs: 4 (Dqk + Dv) and 4 Dqk + 2 Dv a query, head and visible key, 1.38 times the least at
-// 192/128. Bytes, a head: the passing side n / 256 times on average, from L2 but the first time; at
-// 192/128 a passing tile is 40 KB for 10.5 and 8.4 MFLOP. Launch: 384 threads, a block a
-// multiprocessor; 5 x 64 (Dqk + Dv) bf16 of shared memory, 200 KB at 192/128.
+// 192/128. Bytes, a head: the passing side n / 256 times on average, from L2 but the first time
+// (TileCursor); at 192/128 a passing tile is 40 KB for 10.5 and 8.4 MFLOP. Launch: 384 threads, a
+// block a multiprocessor; 5 x 64 (Dqk + Dv) bf16 of shared memory, 200 KB at 192/128.
 #include "kernels/cuda/attention_backward.cuh"
 
 #include "kernels/cuda/attention_backward_pieces.cuh"
@@ -106,11 +106,12 @@ struct Group {
   const BackwardOperands& of;
   const Tiles<kQk, kV>& tiles;
   Barriers& barriers;
+  int warp;  ///< 0 to 7, of those that compute.
   Ring<kStages> passing;
 
-  __device__ static int number() { return static_cast<int>(threadIdx.x) / 128 - 1; }
+  __device__ int number() const { return warp / 4; }
   /// First row of this warp in the held tile.
-  __device__ static int first_row() { return static_cast<int>(threadIdx.x) / 32 * 16 - 64; }
+  __device__ int first_row() const { return warp * 16; }
 
   __device__ void arrive(Mbarrier& barrier) const {
     if (threadIdx.x % 32 == 0) mbarrier_arrive(barrier);
@@ -131,9 +132,9 @@ struct Group {
     begin_product<kV>(s, tiles.held_v(), tiles.passing_v(passing.stage()));
   }
   template <int D>
-  __device__ static void begin_product(float (&s)[kPassing / 8][4],
-                                       const bf16* held,
-                                       const bf16* passing) {
+  __device__ void begin_product(float (&s)[kPassing / 8][4],
+                                const bf16* held,
+                                const bf16* passing) const {
 #pragma unroll
     for (int d = 0; d < D / 16; ++d)
       wgmma(s,
@@ -177,7 +178,7 @@ struct KeyGroup : Group<kQk, kV> {
     wgmma_commit();
     if (!kPlanted<Fault::kCopyWait>) wgmma_wait<0>();
     keep_in_place(s);
-    const int key = static_cast<int>(threadIdx.x) / 32 % 4 * 16 + lane / 4;
+    const int key = this->warp % 4 * 16 + lane / 4;
 #pragma unroll
     for (int n = 0; n < kPassing / 8; ++n)
 #pragma unroll
@@ -285,7 +286,12 @@ __global__ void __launch_bounds__(kThreads, 1) keys_kernel(const __grid_constant
   COHORT_SHARED(Scalars, scalars);
   const Tiles<kQk, kV> tiles{dynamic_shared<bf16>()};
   make_barriers(barriers, 2);
-  TileCursor cursor{of.run_start, num_runs, of.kv_heads, false};
+  TileCursor cursor{of.run_start,
+                    num_runs,
+                    of.kv_heads,
+                    1,
+                    of.heads / of.kv_heads * (kQk + kV) * int{sizeof(bf16)},
+                    false};
   TileOfRun at{};
   const auto tiles_left = [&] { return (at.count - at.tile * kHeld + kPassing - 1) / kPassing; };
   const int group = of.heads / of.kv_heads;
@@ -297,9 +303,12 @@ __global__ void __launch_bounds__(kThreads, 1) keys_kernel(const __grid_constant
       produce_queries(of, at, group * tiles_left(), tiles_left(), scalars, producer);
   } else {
     take_registers<240>();
-    KeyGroup<kQk, kV> keys{{of, tiles, barriers, {}}, scalars, {}, {}, {}, {}, {}};
+    KeyGroup<kQk, kV> keys{
+        {of, tiles, barriers, warp_of_block() - 4, {}}, scalars, {}, {}, {}, {}, {}};
     while (cursor.take(at)) keys.own(at, group * tiles_left(), tiles_left(), d_k, d_v);
   }
+#elif defined(__CUDA_ARCH__)
+  __trap();
 #endif
 }
 
@@ -322,6 +331,7 @@ struct QueryGroup : Group<kQk, kV> {
     QueryScalars scalars;
     scalars.load(this->of, at.head, at.run_first, row + lane / 4, at.count);
     clear(sum);
+    int under_way = -1;  // the stage whose keys are being added
     for (int j = 0; j < steps; ++j) {
       this->wait_full();
       if (j >= seen) {
@@ -337,6 +347,9 @@ struct QueryGroup : Group<kQk, kV> {
       wgmma_wait<0>();
       keep_in_place(p);
       keep_in_place(d_s);
+      keep_in_place(sum);
+      keep_in_place(a);
+      if (under_way >= 0) this->arrive(this->barriers.empty[under_way]);
       softmax_gradient(p, d_s, scalars, row, j * kPassing, scale_log2);
 #pragma unroll
       for (int i = 0; i < kPassing / 16; ++i) sums_as_a(a[i], d_s[2 * i], d_s[2 * i + 1]);
@@ -345,10 +358,13 @@ struct QueryGroup : Group<kQk, kV> {
       wgmma_fence();
       this->begin_sum(sum, a, this->tiles.passing_qk(this->passing.stage()));
       wgmma_commit();
-      if (!kPlanted<Fault::kCopyWait>) wgmma_wait<0>();
-      keep_in_place(sum);
-      this->pass();
+      under_way = this->passing.stage();
+      ++this->passing.n;
     }
+    if (!kPlanted<Fault::kCopyWait>) wgmma_wait<0>();
+    keep_in_place(sum);
+    keep_in_place(a);
+    if (under_way >= 0) this->arrive(this->barriers.empty[under_way]);
     this->arrive(this->barriers.held_empty);
 
     const int64_t to = (at.run_first + row) * this->of.heads + at.head;
@@ -371,7 +387,12 @@ __global__ void __launch_bounds__(kThreads, 1) queries_kernel(const __grid_const
   COHORT_SHARED(Barriers, barriers);
   const Tiles<kQk, kV> tiles{dynamic_shared<bf16>()};
   make_barriers(barriers, 1);
-  TileCursor cursor{of.run_start, num_runs, of.heads, true};
+  TileCursor cursor{of.run_start,
+                    num_runs,
+                    of.heads,
+                    of.heads / of.kv_heads,
+                    (kQk + kV) * int{sizeof(bf16)},
+                    true};
   TileOfRun at{};
   const auto steps = [&] {
     return (min(at.count, (at.tile + 1) * kHeld) + kPassing - 1) / kPassing;
@@ -388,9 +409,11 @@ __global__ void __launch_bounds__(kThreads, 1) queries_kernel(const __grid_const
     }
   } else {
     take_registers<232>();
-    QueryGroup<kQk, kV> queries{{of, tiles, barriers, {}}, {}, {}, {}, {}};
+    QueryGroup<kQk, kV> queries{{of, tiles, barriers, warp_of_block() - 4, {}}, {}, {}, {}, {}};
     while (cursor.take(at)) queries.own(at, steps(), d_q);
   }
+#elif defined(__CUDA_ARCH__)
+  __trap();
 #endif
 }
 

@@ -8,20 +8,21 @@
 // multiplies what was added under an older maximum, and goes on: the tensor cores have work while
 // the softmax runs. Probabilities stay in registers: sums of one wgmma, rounded to bf16, are the
 // left side of the next. mbarriers say when a stage is full, and, an arrival a warp, when it is
-// empty again, so the producer is a tile ahead, over the ends of tiles of queries too. The
-// producer's group gives up its registers to the other two.
+// empty again, so the producer is a tile ahead, over the ends of tiles of queries too: their
+// successors alone wait for their place. The producer's group gives up its registers to the others.
 //
 // The order of sums begins at the run's first key whatever the batch, and no atomics: bits are the
 // run's own, but differ from those of the portable kernel, whose tiles are of 64. Keys beyond the
 // end of a run are those of the next, which causality hides; zeros beyond the last token.
 // Departures from the paper: key tiles are visited first to last; the two groups are not made to
 // take turns (its ping-pong schedule); the first group computes the half of the diagonal tile that
-// it hides.
+// it hides. That the softmax comes before the wait for P v in the machine code too is what
+// finish_before_wait is for; tests/hopper_build_test.py sees that ptxas adds no waits.
 //
 // FLOPs: 2 (Dqk + Dv) a query, head and visible key. Bytes, a head: k and v of a run n / 256 times
-// on average, from L2 but the first time; at 192/128 a tile of 128 x 128 is 10.5 MFLOP for 80 KB,
-// 131 FLOP a byte of L2. Launch: 384 threads, a block a multiprocessor; 4 (Dqk + Dv) + 2 Dqk times
-// 128 bytes of shared memory, 208 KB at 192/128.
+// on average, from L2 but the first time (TileCursor); at 192/128 a tile of 128 x 128 is 10.5 MFLOP
+// for 80 KB, 131 FLOP a byte of L2. Launch: 384 threads, a block a multiprocessor; 4 (Dqk + Dv) + 2
+// Dqk times 128 bytes of shared memory, 208 KB at 192/128.
 #include "kernels/cuda/attention_forward.cuh"
 
 #include "kernels/cuda/attention_hopper.cuh"
@@ -52,6 +53,10 @@ struct ForwardOperands {
   float scale;
   bf16* out;
   float* lse;
+  template <int kRow>
+  __device__ TileCursor tiles_of() const {
+    return {run_start, num_runs, heads, heads / kv_heads, kRow * int{sizeof(bf16)}, true};
+  }
 };
 
 #if COHORT_HAS_HOPPER
@@ -66,22 +71,23 @@ __device__ void produce(const ForwardOperands& of,
                         Barriers& barriers) {
   Ring<1> queries;
   Ring<kStages> keys, values;
-  TileCursor cursor{of.run_start, of.num_runs, of.heads, true};
+  TileCursor cursor = of.tiles_of<kQk + kV>();
   TileOfRun at;
   for (; cursor.take(at); ++queries.n) {
     const int kv_head = at.head * of.kv_heads / of.heads;
-    // The queries are counted with the first keys.
+    // The queries are counted with the first keys, which need not wait for their place.
     const auto copy_keys = [&](int j) {
       const int stage = keys.stage();
       Mbarrier& full = barriers.k_full[stage];
       mbarrier_wait(barriers.k_empty[stage], keys.parity_before());
       mbarrier_arrive_expect(full, (j == 0 ? 2 : 1) * sizeof(bf16) * Tiles<kQk, kV>::kKeyTile);
       copy_panels<kQk>(tiles.k(stage), k, kTile, kv_head, at.run_first + j * kTile, full);
-      if (j == 0)
+      if (j == 0) {
+        mbarrier_wait(barriers.q_empty, queries.parity_before());
         copy_panels<kQk>(tiles.q, q, kTile, at.head, at.run_first + at.tile * kTile, full);
+      }
       ++keys.n;
     };
-    mbarrier_wait(barriers.q_empty, queries.parity_before());
     copy_keys(0);
     for (int j = 0; j <= at.tile; ++j) {
       if (j < at.tile) copy_keys(j + 1);
@@ -101,6 +107,7 @@ struct Group {
   const ForwardOperands& of;
   const Tiles<kQk, kV>& tiles;
   Barriers& barriers;
+  int warp;  ///< 0 to 7, of those that compute.
   Ring<kStages> keys, values;
   float s[kTile / 8][4];
   uint32_t p[kTile / 16][4];
@@ -112,14 +119,13 @@ struct Group {
 
   /// Begins s = q k^T of the next tile of keys.
   __device__ void begin_scores() {
-    const int group = static_cast<int>(threadIdx.x) / 128 - 1;
     mbarrier_wait(barriers.k_full[keys.stage()], keys.parity());
     keep_in_place(s);
     wgmma_fence();
 #pragma unroll
     for (int d = 0; d < kQk / 16; ++d)
       wgmma(s,
-            panel_descriptor(tiles.q, kTile, group * 64, d),
+            panel_descriptor(tiles.q, kTile, warp / 4 * 64, d),
             panel_descriptor(tiles.k(keys.stage()), kTile, 0, d),
             d > 0);
     wgmma_commit();
@@ -143,6 +149,7 @@ struct Group {
   __device__ void end_sums() {
     wgmma_wait<0>();
     keep_in_place(out);
+    keep_in_place(p);
     arrive(barriers.v_empty[values.stage()]);
     ++values.n;
   }
@@ -151,12 +158,13 @@ struct Group {
     for (int key = 0; key < kTile / 16; ++key) sums_as_a(p[key], s[2 * key], s[2 * key + 1]);
   }
 
-  /// This group's queries are all beyond the end of the run. Values are asked for after their keys:
-  /// when they are there, so is the phase of the keys' stage that is to be ended.
+  /// This group's queries are all beyond the end of the run. It waits for what it does not want, so
+  /// that each arrival is in the phase that it is meant for: copies may end in any order.
   __device__ void pass(int tile) {
     for (int j = 0; j <= tile; ++j, ++keys.n, ++values.n) {
-      mbarrier_wait(barriers.v_full[values.stage()], values.parity());
+      mbarrier_wait(barriers.k_full[keys.stage()], keys.parity());
       arrive(barriers.k_empty[keys.stage()]);
+      mbarrier_wait(barriers.v_full[values.stage()], values.parity());
       arrive(barriers.v_empty[values.stage()]);
     }
     arrive(barriers.q_empty);
@@ -164,7 +172,7 @@ struct Group {
 
   __device__ void attend(const TileOfRun& at) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int row = static_cast<int>(threadIdx.x) / 32 * 16 - 64;  // of the tile
+    const int row = warp * 16;  // of the tile
     const int valid = at.count - at.tile * kTile - row;
     if (at.count - at.tile * kTile <= row / 64 * 64) return pass(at.tile);
     const float scale_log2 = of.scale * kLog2E;
@@ -185,6 +193,7 @@ struct Group {
       end_scores();
       if (j == at.tile) mask_later_keys(s, 0, row + lane / 4);
       softmax.add(s, scale_log2, shrink);
+      finish_before_wait(softmax.sum[0] + softmax.sum[1], barriers.q_empty);
       end_sums();
       scale_rows(out, shrink);
       keep_probabilities();
@@ -236,11 +245,13 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (threadIdx.x == 0) produce(of, q, k, v, tiles, barriers);
   } else {
     take_registers<232>();
-    Group<kQk, kV> group{of, tiles, barriers, {}, {}, {}, {}, {}};
-    TileCursor cursor{of.run_start, of.num_runs, of.heads, true};
+    Group<kQk, kV> group{of, tiles, barriers, warp_of_block() - 4, {}, {}, {}, {}, {}};
+    TileCursor cursor = of.tiles_of<kQk + kV>();
     TileOfRun at;
     while (cursor.take(at)) group.attend(at);
   }
+#elif defined(__CUDA_ARCH__)
+  __trap();
 #endif
 }
 

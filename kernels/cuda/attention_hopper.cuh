@@ -18,8 +18,13 @@ __device__ void copy_panels(
     copy_box(tile + panel * rows * 64, map, panel * 64, head, static_cast<int>(token), barrier);
 }
 
-/// The tiles of all runs and heads, dealt to the blocks in turn: run by run, the long ones of a run
-/// first, heads in succession, which share keys.
+/// Bytes of keys and values, or of what passes by in their stead, that may be at work at a time:
+/// the second-level cache has 50 MB.
+constexpr int64_t kSectionBytes = int64_t{32} << 20;
+
+/// The tiles of all runs and heads, dealt to the blocks in turn: run by run; within a run, heads in
+/// sections whose passing rows fit the second-level cache; within a section the long tiles first,
+/// and heads in succession.
 struct TileOfRun {
   int64_t run_first;  ///< First token of the run.
   int count;          ///< Tokens of the run.
@@ -28,26 +33,43 @@ struct TileOfRun {
 struct TileCursor {
   const int64_t* run_start;
   int num_runs, heads;
+  int shared_by;    ///< Heads in succession that want the same passing rows.
+  int row_bytes;    ///< Of a token's passing rows for them.
   bool late_first;  ///< Late tiles are the long ones.
   int next = static_cast<int>(blockIdx.x), run = 0, before = 0;
 
-  __device__ bool take(TileOfRun& tile) {
-    const int pair = next / heads;
+  __device__ bool take(TileOfRun& at) {
     for (; run < num_runs; ++run) {
-      tile.run_first = run_start[run];
-      tile.count = static_cast<int>(run_start[run + 1] - tile.run_first);
-      const int tiles = (tile.count + kHopperTile - 1) / kHopperTile, at = pair - before;
-      if (at < tiles) {
-        tile.tile = late_first ? tiles - 1 - at : at;
-        tile.head = next - pair * heads;
+      at.run_first = run_start[run];
+      at.count = static_cast<int>(run_start[run + 1] - at.run_first);
+      const int tiles = (at.count + kHopperTile - 1) / kHopperTile, place = next - before;
+      if (place < tiles * heads) {
+        const int64_t fit = kSectionBytes / (int64_t{at.count} * row_bytes);
+        const int section = static_cast<int>(min(max(fit, int64_t{1}) * shared_by, int64_t{heads}));
+        const int first = place / (tiles * section) * section, rest = place - tiles * first;
+        const int width = min(section, heads - first), tile = rest / width;
+        at.tile = late_first ? tiles - 1 - tile : tile;
+        at.head = first + rest - tile * width;
         next += static_cast<int>(gridDim.x);
         return true;
       }
-      before += tiles;
+      before += tiles * heads;
     }
     return false;
   }
 };
+
+/// Throws std::invalid_argument for what the kernels of Hopper cannot do.
+inline void check_hopper_problem(const AttentionProblem& p, const char* caller) {
+  check_problem(p, caller, has_hopper_attention(p.qk_dim, p.v_dim));
+  const int64_t tiles = (p.num_tokens / kHopperTile + p.num_runs) * p.heads;
+  if (p.num_tokens > INT32_MAX || tiles > INT32_MAX)
+    throw std::invalid_argument(std::string(caller) + ": " + std::to_string(p.num_tokens) +
+                                " tokens are more than its counters hold");
+  if (!device_is_hopper())
+    throw std::invalid_argument(std::string(caller) +
+                                ": the device is not of compute capability 9.0");
+}
 
 /// One block a multiprocessor, or fewer where there are fewer tiles.
 inline unsigned hopper_blocks(const AttentionProblem& p, int64_t heads) {

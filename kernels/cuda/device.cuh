@@ -29,8 +29,9 @@
 //     __nv_bfloat16(2), __half(2) and their conversions (host/vector_types.h lists them; there are no
 //     operators on them: compute in float); min(a, b), max(a, b) on equal types. More is added to
 //     host/intrinsics.h when a kernel wants it.
-//   - Not there: __activemask, __noinline__, cooperative groups, clusters, TMA, wgmma. A kernel that
-//     needs those stands inside #if COHORT_ON_DEVICE and has a portable sibling of the same interface.
+//   - mbarriers, TMA and wgmma of sm_90a, as far as attention wants them: hopper.cuh.
+//   - Not there: __activemask, __noinline__, cooperative groups, clusters. A kernel that needs those
+//     stands inside #if COHORT_ON_DEVICE and has a portable sibling of the same interface.
 //
 // How the host executes
 //   - A thread is a fibre and runs until it synchronises. A warp intrinsic completes when all lanes of
@@ -48,7 +49,8 @@
 //   - `host::UseSchedule use({host::Order::kReversed});`: while it lives, the highest thread that can
 //     run does; kInOrder (default) takes the lowest, kRandom goes by a seed. Results must be the same
 //     under all. Asynchronous copies happen at the wait in order, at once in reverse, by chance in
-//     random order: a forgotten wait shows, and so does a buffer overwritten too early.
+//     random order: a forgotten wait shows, and so does a buffer overwritten too early. Products of
+//     wgmma and bulk copies do likewise; these end in any order, when nothing else can run or by chance.
 //   - host::sync_sites(work) lists each barrier, warp intrinsic and copy wait that `work` passes.
 //     `host::PlantFault fault(site);` makes that one do nothing, or lose a lane of its mask, while it
 //     lives. faults_not_caught(run) of device_runs.h does so with each site in turn.

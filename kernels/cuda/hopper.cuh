@@ -107,6 +107,22 @@ __device__ inline void keep_in_place(uint32_t (&a)[N][4]) {
     for (int r = 0; r < 4; ++r) asm volatile("" : "+r"(a[n][r])::"memory");
 }
 
+/// To be called before a wait: `value`, never below zero, and what it is made of is computed by
+/// then. A store that never happens says so: ptxas keeps those in order with a wgmma_wait, which it
+/// would otherwise move up before arithmetic that does not need it.
+__device__ inline void finish_before_wait(float value, Mbarrier& place) {
+  asm volatile(
+      "{ .reg .pred p; setp.lt.f32 p, %0, 0f00000000; @p st.shared.f32 [%1], %0; }" ::"f"(value),
+      "r"(shared_space(&place))
+      : "memory");
+}
+
+/// Number of this warp in the block and of its group, in a form that the compiler knows to be the
+/// same for all lanes.
+__device__ inline int warp_of_block() {
+  return __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
+}
+
 /// The warps of this thread's group give up registers, or take those that others gave up.
 template <int kRegisters>
 __device__ inline void give_registers() {
@@ -295,6 +311,8 @@ void wgmma_wait(COHORT_HERE) {
 }
 template <class Registers>
 void keep_in_place(Registers&) {}
+inline void finish_before_wait(float, Mbarrier&) {}
+inline int warp_of_block() { return static_cast<int>(threadIdx.x) / 32; }
 template <int kRegisters>
 void give_registers() {}
 template <int kRegisters>
@@ -401,7 +419,7 @@ inline unsigned multiprocessors() {
 #endif
 }
 
-/// Whether the current device can run what this header names.
+/// Whether the current device can run what this header names: its code is for sm_90a alone.
 inline bool device_is_hopper() {
 #if COHORT_ON_DEVICE
   int device = 0, major = 0, minor = 0;

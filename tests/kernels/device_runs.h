@@ -83,9 +83,10 @@ bool goes_wrong(const Run& run, const Bytes& right) {
   return !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-/// The sites where a planted fault changes nothing in any order: there should be none.
+/// The sites where a planted fault changes nothing in any order, `more` random ones among them:
+/// there should be none.
 template <class Run>
-std::vector<std::string> faults_not_caught(const Run& run) {
+std::vector<std::string> faults_not_caught(const Run& run, uint64_t more = 0) {
   const Bytes right = run();
   CHECK_FALSE(goes_wrong(run, right));
   std::vector<std::string> missed;
@@ -96,6 +97,10 @@ std::vector<std::string> faults_not_caught(const Run& run) {
     bool caught = false;
     for (size_t i = 0; i < schedules().size() && !caught; ++i) {
       const host::UseSchedule use(schedules()[i]);
+      caught = goes_wrong(run, right);
+    }
+    for (uint64_t seed = 0; seed < more && !caught; ++seed) {
+      const host::UseSchedule use({host::Order::kRandom, 100 + seed});
       caught = goes_wrong(run, right);
     }
     if (!caught) missed.push_back(site.file + ":" + std::to_string(site.line));
